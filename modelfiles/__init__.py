@@ -1,0 +1,1 @@
+"""Ollama Modelfile texts, and the code that reads and writes them."""

@@ -1,0 +1,1 @@
+"""What is served, and everything that runs it."""

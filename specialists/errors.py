@@ -1,0 +1,94 @@
+"""What can go wrong between a request and a specialist.
+
+    SpecialistError
+    ├── CatalogueError           college.toml or a Modelfile is wrong; names the field and the mend
+    ├── RequestRejected          this request can never succeed as it stands
+    │   ├── ContextOverflow      the prompt alone is longer than the context
+    │   └── InvalidSchema        the JSON schema is malformed or beyond our limits
+    ├── UnknownSpecialist        no such tag
+    ├── SpecialistUnavailable    known, but cannot be served: file missing or corrupt, or it crashed too often
+    │   └── ModelTooLarge        its footprint exceeds the whole memory budget
+    ├── QueueFull                too many requests are waiting already
+    ├── LoadTimeout              a load made no progress for too long
+    ├── WorkerLost               the engine process died
+    ├── WorkerTimeout            the engine process lives but went silent
+    └── ShuttingDown             the gateway is draining
+
+`retry_after_seconds` is set where trying again later can help; where it is None, trying again is pointless.
+"""
+
+
+class SpecialistError(Exception):
+    """Base of every error this package raises on purpose. `code` is stable and shown to clients."""
+
+    code = "internal_error"
+    retry_after_seconds: int | None = None
+
+
+class CatalogueError(SpecialistError):
+    code = "invalid_college"
+
+
+class RequestRejected(SpecialistError):
+    """The request can never succeed as it stands; `param` names the field that has to change."""
+
+    code = "invalid_value"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ContextOverflow(RequestRejected):
+    code = "context_length_exceeded"
+
+    def __init__(self, *, prompt_tokens: int, context_tokens: int) -> None:
+        super().__init__(
+            f"This model's maximum context length is {context_tokens} tokens. However, your messages resulted in "
+            f"at least {prompt_tokens} tokens. Please reduce the length of the messages.",
+            param="messages",
+        )
+
+
+class InvalidSchema(RequestRejected):
+    code = "invalid_json_schema"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, param="response_format")
+
+
+class UnknownSpecialist(SpecialistError):
+    code = "model_not_found"
+
+
+class SpecialistUnavailable(SpecialistError):
+    code = "model_unavailable"
+
+
+class ModelTooLarge(SpecialistUnavailable):
+    code = "model_too_large"
+
+
+class QueueFull(SpecialistError):
+    code = "queue_full"
+    retry_after_seconds = 5
+
+
+class LoadTimeout(SpecialistError):
+    code = "model_loading"
+    retry_after_seconds = 10
+
+
+class WorkerLost(SpecialistError):
+    code = "worker_lost"
+    retry_after_seconds = 2
+
+
+class WorkerTimeout(SpecialistError):
+    code = "worker_timeout"
+    retry_after_seconds = 5
+
+
+class ShuttingDown(SpecialistError):
+    code = "shutting_down"
+    retry_after_seconds = 5

@@ -1,0 +1,133 @@
+"""The values that cross from the gateway to an engine and back; plain data, frozen.
+
+They are msgspec structs because they travel over a socket as they are (`engine.messages`). Nothing here
+knows HTTP, llama.cpp or where the engine runs.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class Message(Struct, frozen=True):
+    """One turn of a conversation. `content` is untrusted text: it is never parsed for special tokens."""
+
+    role: str
+    content: str
+
+
+class ChatPrompt(Struct, frozen=True, tag="chat"):
+    """A conversation, rendered by the model's own chat template with thinking off.
+
+    `assistant_prefill` is trusted text that begins the answer (the closed think block); `continuation` is
+    untrusted text of the answer that the client wants continued, placed after it.
+    """
+
+    messages: tuple[Message, ...]
+    assistant_prefill: str = ""
+    continuation: str = ""
+
+
+class TextPrompt(Struct, frozen=True, tag="text"):
+    """Raw text to be continued; no template, no special tokens parsed."""
+
+    text: str
+
+
+class TokenPrompt(Struct, frozen=True, tag="tokens"):
+    """Token ids to be continued."""
+
+    tokens: tuple[int, ...]
+
+
+Prompt = ChatPrompt | TextPrompt | TokenPrompt
+
+
+class SamplingParams(Struct, frozen=True, kw_only=True):
+    """How the next token is drawn. Defaults are neutral apart from the project's T = 0.6.
+
+    top_k 0, top_p 1, min_p 0, repeat_penalty 1 and the other penalties 0 each switch that step off.
+    `repeat_last_n` is the penalties' window in tokens. `logit_bias` holds (token id, bias) pairs.
+    """
+
+    temperature: float = 0.6
+    top_k: int = 64
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    seed: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+
+class GenerationRequest(Struct, frozen=True, kw_only=True):
+    """One generation, complete: an engine needs nothing else to run it.
+
+    `max_tokens` bounds the answer and `context_tokens` bounds prompt plus answer, in tokens.
+    `logprobs` is the number of alternatives wanted beside each token (0 = the token's own only; None = none).
+    `json_schema` is a JSON schema as text that the answer must match.
+    `echo_logprobs` asks for the log-probabilities of the prompt's own tokens (evaluation harnesses do).
+    """
+
+    id: str
+    prompt: Prompt
+    sampling: SamplingParams
+    max_tokens: int
+    context_tokens: int
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    json_schema: str | None = None
+    echo_logprobs: bool = False
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended by itself."""
+
+    STOP = "stop"  # end of turn, or a stop string
+    LENGTH = "length"  # max_tokens or the context's edge
+
+
+class TokenLogprob(Struct, frozen=True):
+    """Log-probability (natural log) of one token; `piece` is its bytes as they appear in the text."""
+
+    token: int
+    piece: bytes
+    logprob: float
+    top: tuple[tuple[int, bytes, float], ...] = ()
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Token counts of one generation; `cached_tokens` of the prompt were reused, not computed again."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+class Started(Struct, frozen=True, tag="started"):
+    """The prompt has been accepted and a Sequence assigned; computing it begins."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    queue_seconds: float
+    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+
+
+class Tokens(Struct, frozen=True, tag="tokens"):
+    """Text that is now certain: whole code points, and no part of a possible stop string."""
+
+    text: str
+    num_tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Finished(Struct, frozen=True, tag="finished"):
+    """The generation is complete; nothing follows."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+GenerationEvent = Started | Tokens | Finished

@@ -1,0 +1,1 @@
+"""Which specialist should answer a query."""
