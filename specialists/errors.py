@@ -17,6 +17,8 @@
 `retry_after_seconds` is set where trying again later can help; where it is None, trying again is pointless.
 """
 
+from typing import Self
+
 
 class SpecialistError(Exception):
     """Base of every error this package raises on purpose. `code` is stable and shown to clients."""
@@ -42,11 +44,15 @@ class RequestRejected(SpecialistError):
 class ContextOverflow(RequestRejected):
     code = "context_length_exceeded"
 
-    def __init__(self, *, prompt_tokens: int, context_tokens: int) -> None:
-        super().__init__(
+    def __init__(self, message: str, *, param: str | None = "messages") -> None:
+        super().__init__(message, param=param)
+
+    @classmethod
+    def of(cls, *, prompt_tokens: int, context_tokens: int) -> Self:
+        """With the sentence that clients look for to recognise an overflow."""
+        return cls(
             f"This model's maximum context length is {context_tokens} tokens. However, your messages resulted in "
-            f"at least {prompt_tokens} tokens. Please reduce the length of the messages.",
-            param="messages",
+            f"at least {prompt_tokens} tokens. Please reduce the length of the messages."
         )
 
 

@@ -119,7 +119,6 @@ class Tokens(Struct, frozen=True, tag="tokens"):
     """Text that is now certain: whole code points, and no part of a possible stop string."""
 
     text: str
-    num_tokens: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
 
 

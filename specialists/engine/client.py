@@ -1,0 +1,321 @@
+"""The parent's side of one engine process: start it, speak to it, notice when it is gone or silent.
+
+Implements `protocol.Engine`. A slow reader never costs the gateway memory: past `MAX_BUFFERED_EVENTS` its request is
+paused in the engine until it has caught up. The engine beats while it works; when it goes silent with work
+outstanding it is taken for hung and killed.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import msgspec
+
+from specialists.engine.messages import (
+    HEADER,
+    MAX_FRAME_BYTES,
+    Abort,
+    Event,
+    Failed,
+    FromEngine,
+    Heartbeat,
+    Load,
+    LoadFailed,
+    LoadProgress,
+    Pause,
+    Ready,
+    Resume,
+    Submit,
+    ToEngine,
+    decode_from_engine,
+    encode_frame,
+)
+from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus
+from specialists.errors import (
+    ContextOverflow,
+    InvalidSchema,
+    LoadTimeout,
+    ModelTooLarge,
+    RequestRejected,
+    SpecialistError,
+    SpecialistUnavailable,
+    WorkerLost,
+    WorkerTimeout,
+)
+from specialists.request import Finished, GenerationEvent, GenerationRequest
+
+MAX_BUFFERED_EVENTS = 256
+RESUME_BELOW_EVENTS = 64
+
+
+class _Stream:
+    """Events of one request that its reader has not taken yet, and the error that ended it, if one did."""
+
+    def __init__(self) -> None:
+        self.events: deque[GenerationEvent] = deque()
+        self.error: SpecialistError | None = None
+        self.is_paused = False
+        self._arrival = asyncio.Event()
+
+    def put(self, event: GenerationEvent) -> None:
+        self.events.append(event)
+        self._arrival.set()
+
+    def fail(self, error: SpecialistError) -> None:
+        self.error = self.error or error
+        self._arrival.set()
+
+    async def next(self) -> GenerationEvent:
+        while not self.events:
+            if self.error is not None:
+                raise self.error
+            self._arrival.clear()
+            await self._arrival.wait()
+        return self.events.popleft()
+
+
+class EngineClient:
+    """One engine process. `silence_seconds` bounds how long it may be silent while it has work to do."""
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        *,
+        silence_seconds: float = 30.0,
+        load_stall_seconds: float = 120.0,
+        command: Sequence[str] = (sys.executable, "-m", "specialists.engine"),
+    ) -> None:
+        self._spec = spec
+        self._silence_seconds = silence_seconds
+        self._load_stall_seconds = load_stall_seconds
+        self._command = tuple(command)
+        self._streams: dict[str, _Stream] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._status = EngineStatus(running=0, waiting=0)
+        self._last_heard = 0.0
+        self._failure: SpecialistError | None = None
+        self._lost = asyncio.Event()
+
+    # ── protocol.Engine ──────────────────────────────────────────────────────
+
+    async def load(self, on_progress: Callable[[float], None]) -> EngineInfo:
+        """See `protocol.Engine.load`."""
+        try:
+            reader = await self._start_process()
+            self._send(self._load_order())
+            ready = await self._await_ready(reader, on_progress)
+        except BaseException:
+            await self.close()
+            raise
+        assert self._process is not None
+        self._tasks = [asyncio.create_task(self._read(reader)), asyncio.create_task(self._watch_silence())]
+        return EngineInfo(
+            model_name=ready.model_name,
+            vocabulary_size=ready.vocabulary_size,
+            trained_context_tokens=ready.trained_context_tokens,
+            load_seconds=ready.load_seconds,
+            pid=self._process.pid,
+        )
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        """See `protocol.Engine.generate`."""
+        stream = self._open_stream(request)
+        is_over = False
+        try:
+            while not is_over:
+                event = await stream.next()
+                self._resume_if_drained(request.id, stream)
+                is_over = isinstance(event, Finished)
+                yield event
+        finally:
+            is_over = is_over or stream.error is not None
+            del self._streams[request.id]
+            if not is_over:
+                self._send(Abort(request.id))
+
+    def status(self) -> EngineStatus:
+        return self._status
+
+    async def close(self) -> None:
+        """See `protocol.Engine.close`."""
+        self._fail_all(WorkerLost("The specialist's engine was stopped."))
+        for task in self._tasks:
+            task.cancel()
+        if self._writer is not None:
+            self._writer.close()
+        if self._process is not None:
+            self._kill()
+            await self._process.wait()
+        self._lost.set()
+
+    async def wait_lost(self) -> None:
+        await self._lost.wait()
+
+    # ── the process ──────────────────────────────────────────────────────────
+
+    async def _start_process(self) -> asyncio.StreamReader:
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        finally:
+            theirs.close()
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=MAX_FRAME_BYTES)
+        return reader
+
+    def _load_order(self) -> Load:
+        spec = self._spec
+        return Load(
+            model_path=str(spec.model_path),
+            adapter_path=str(spec.adapter_path) if spec.adapter_path else None,
+            gpu_layers=spec.gpu_layers,
+            context_tokens=spec.context_tokens,
+            parallel=spec.parallel,
+            threads=spec.threads or len(os.sched_getaffinity(0)),
+        )
+
+    async def _await_ready(self, reader: asyncio.StreamReader, on_progress: Callable[[float], None]) -> Ready:
+        while True:
+            try:
+                async with asyncio.timeout(self._load_stall_seconds):
+                    messages = await _receive(reader)
+            except TimeoutError:
+                name, stall = self._spec.model_path.name, self._load_stall_seconds
+                raise LoadTimeout(f"Loading {name} made no progress for {stall:g} s.") from None
+            if messages is None:
+                raise await self._load_crash()
+            for message in messages:
+                match message:
+                    case LoadProgress(share):
+                        on_progress(share)
+                    case LoadFailed(reason, too_large):
+                        raise ModelTooLarge(reason) if too_large else SpecialistUnavailable(reason)
+                    case Ready():
+                        return message
+                    case _:
+                        raise WorkerLost(f"The engine said {type(message).__name__} before it was ready.")
+
+    async def _load_crash(self) -> SpecialistError:
+        assert self._process is not None
+        code = await self._process.wait()
+        name = self._spec.model_path.name
+        if code == -signal.SIGKILL:
+            return ModelTooLarge(f"The system killed the engine while it loaded {name}; memory probably ran out.")
+        return WorkerLost(f"The engine ended (exit code {code}) while it loaded {name}.")
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):  # it may end between the check and the signal
+                self._process.kill()
+
+    # ── messages ─────────────────────────────────────────────────────────────
+
+    def _open_stream(self, request: GenerationRequest) -> _Stream:
+        if self._failure is not None or self._writer is None:
+            raise self._failure or WorkerLost("The specialist's engine is not running.")
+        if request.id in self._streams:
+            raise ValueError(f"request id {request.id!r} is already in use")
+        if not self._streams:
+            self._last_heard = asyncio.get_running_loop().time()
+        stream = self._streams[request.id] = _Stream()
+        self._send(Submit(request))
+        return stream
+
+    def _send(self, message: ToEngine) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(encode_frame([message]))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        """Hand out what the engine says until it says no more."""
+        try:
+            while (messages := await _receive(reader)) is not None:
+                self._last_heard = asyncio.get_running_loop().time()
+                for message in messages:
+                    self._dispatch(message)
+        except (msgspec.DecodeError, ConnectionError) as error:
+            self._fail_all(WorkerLost(f"The specialist's engine broke off: {error}."))
+        self._kill()
+        self._fail_all(WorkerLost("The specialist's engine process ended unexpectedly."))
+        if self._process is not None:
+            await self._process.wait()
+        self._lost.set()
+
+    def _dispatch(self, message: FromEngine) -> None:
+        match message:
+            case Event(id, event):
+                if (stream := self._streams.get(id)) is not None:
+                    stream.put(event)
+                    self._pause_if_full(id, stream)
+            case Failed(id, code, text, param):
+                if (stream := self._streams.get(id)) is not None:
+                    stream.fail(_error_of(code, text, param))
+            case Heartbeat(running, waiting):
+                self._status = EngineStatus(running=running, waiting=waiting)
+            case _:
+                raise msgspec.DecodeError(f"unexpected {type(message).__name__}")
+
+    def _pause_if_full(self, id: str, stream: _Stream) -> None:
+        if len(stream.events) >= MAX_BUFFERED_EVENTS and not stream.is_paused:
+            stream.is_paused = True
+            self._send(Pause(id))
+
+    def _resume_if_drained(self, id: str, stream: _Stream) -> None:
+        if stream.is_paused and len(stream.events) < RESUME_BELOW_EVENTS:
+            stream.is_paused = False
+            self._send(Resume(id))
+
+    async def _watch_silence(self) -> None:
+        """Kill an engine that has unpaused work and says nothing."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if not any(not stream.is_paused for stream in self._streams.values()):
+                self._last_heard = loop.time()
+            remaining = self._last_heard + self._silence_seconds - loop.time()
+            if remaining <= 0:
+                silence = self._silence_seconds
+                self._fail_all(
+                    WorkerTimeout(f"The specialist's engine said nothing for {silence:g} s and was stopped.")
+                )
+                self._kill()
+                return
+            await asyncio.sleep(min(remaining, self._silence_seconds / 4))
+
+    def _fail_all(self, error: SpecialistError) -> None:
+        self._failure = self._failure or error
+        for stream in self._streams.values():
+            stream.fail(self._failure)
+
+
+async def _receive(reader: asyncio.StreamReader) -> list[FromEngine] | None:
+    """One frame's messages; None at the end of the stream."""
+    try:
+        (size,) = HEADER.unpack(await reader.readexactly(HEADER.size))
+        if size > MAX_FRAME_BYTES:
+            raise msgspec.DecodeError(f"a frame of {size} bytes")
+        return decode_from_engine(await reader.readexactly(size))
+    except (asyncio.IncompleteReadError, ConnectionResetError):
+        return None
+
+
+def _error_of(code: str, text: str, param: str | None) -> SpecialistError:
+    """The typed error that an engine's `Failed` stands for."""
+    match code:
+        case ContextOverflow.code:
+            return ContextOverflow(text, param=param)
+        case InvalidSchema.code:
+            return InvalidSchema(text)
+        case RequestRejected.code:
+            return RequestRejected(text, param=param)
+        case _:
+            return WorkerLost(text)

@@ -1,0 +1,119 @@
+"""What parent and engine process say to each other: msgpack frames over a Unix socket.
+
+A frame is a big-endian u32 length and that many bytes: a list of messages. A list, because one step of the engine
+produces an event for each running Sequence and they should cost one write, one wake-up.
+"""
+
+import struct
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from specialists.request import GenerationEvent, GenerationRequest
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+HEADER = struct.Struct(">I")
+
+# ── parent → engine ──────────────────────────────────────────────────────────
+
+
+class Load(Struct, frozen=True, tag="load", kw_only=True):
+    """Load a model; always the first message. Sizes are in tokens."""
+
+    model_path: str
+    adapter_path: str | None
+    gpu_layers: int
+    context_tokens: int
+    parallel: int
+    threads: int
+
+
+class Submit(Struct, frozen=True, tag="submit"):
+    request: GenerationRequest
+
+
+class Abort(Struct, frozen=True, tag="abort"):
+    """Stop a request wherever it is and free what it holds; unknown ids are ignored."""
+
+    id: str
+
+
+class Pause(Struct, frozen=True, tag="pause"):
+    """Do not generate for this request until Resume: its reader is slow."""
+
+    id: str
+
+
+class Resume(Struct, frozen=True, tag="resume"):
+    id: str
+
+
+ToEngine = Load | Submit | Abort | Pause | Resume
+
+# ── engine → parent ──────────────────────────────────────────────────────────
+
+
+class LoadProgress(Struct, frozen=True, tag="load_progress"):
+    """Share of the weights read, in [0, 1]."""
+
+    share: float
+
+
+class Ready(Struct, frozen=True, tag="ready", kw_only=True):
+    """The model is loaded; requests may come."""
+
+    model_name: str
+    vocabulary_size: int
+    trained_context_tokens: int
+    load_seconds: float
+
+
+class LoadFailed(Struct, frozen=True, tag="load_failed"):
+    """The model cannot be loaded; the process ends. `too_large`: memory ran out."""
+
+    reason: str
+    too_large: bool
+
+
+class Event(Struct, frozen=True, tag="event"):
+    id: str
+    event: GenerationEvent
+
+
+class Failed(Struct, frozen=True, tag="failed"):
+    """This request ended without an answer. `code` is that of the matching SpecialistError."""
+
+    id: str
+    code: str
+    message: str
+    param: str | None
+
+
+class Heartbeat(Struct, frozen=True, tag="heartbeat"):
+    """The engine's loop is alive. Counts are of requests."""
+
+    running: int
+    waiting: int
+
+
+FromEngine = LoadProgress | Ready | LoadFailed | Event | Failed | Heartbeat
+
+_encoder = msgspec.msgpack.Encoder()
+_to_engine = msgspec.msgpack.Decoder(list[ToEngine])
+_from_engine = msgspec.msgpack.Decoder(list[FromEngine])
+
+
+def encode_frame(messages: Sequence[ToEngine] | Sequence[FromEngine]) -> bytes:
+    body = _encoder.encode(messages)
+    return HEADER.pack(len(body)) + body
+
+
+def decode_to_engine(body: bytes) -> list[ToEngine]:
+    """Raises msgspec.DecodeError on anything that is not a list of our messages."""
+    return _to_engine.decode(body)
+
+
+def decode_from_engine(body: bytes) -> list[FromEngine]:
+    """Raises msgspec.DecodeError on anything that is not a list of our messages."""
+    return _from_engine.decode(body)

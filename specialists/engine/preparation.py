@@ -1,0 +1,72 @@
+"""Everything about a request that can be done before it touches the cache: template, tokens, schema, sampler.
+
+It runs beside the engine's loop, so a long prompt or a large schema never stalls a step.
+"""
+
+import secrets
+from collections.abc import Callable
+
+from specialists.engine.chat_template import ChatTemplate, TokenizedPrompt, tokenize_prompt
+from specialists.engine.llama import Vocabulary
+from specialists.engine.sampler import build_chain
+from specialists.engine.sequence import Sequence
+from specialists.engine.structured import SchemaCompiler
+from specialists.engine.text import TextStream
+from specialists.errors import ContextOverflow, RequestRejected
+from specialists.request import ChatPrompt, GenerationRequest, TextPrompt, TokenPrompt
+
+
+class Preparation:
+    """Turns requests into Sequences that are ready to be scheduled."""
+
+    def __init__(self, vocabulary: Vocabulary, template: ChatTemplate, *, clock: Callable[[], float]) -> None:
+        self._vocabulary = vocabulary
+        self._template = template
+        self._schemas = SchemaCompiler(vocabulary)
+        self._clock = clock
+
+    def prepare(self, request: GenerationRequest) -> Sequence:
+        """Raises RequestRejected, ContextOverflow or InvalidSchema."""
+        self._refuse_hopeless(request)
+        prompt = tokenize_prompt(request.prompt, self._template, self._vocabulary)
+        if not prompt.tokens:
+            raise RequestRejected("The prompt is empty; give at least one token to continue.", param="prompt")
+        room = request.context_tokens - len(prompt.tokens)
+        if room < 1:
+            raise ContextOverflow.of(prompt_tokens=len(prompt.tokens), context_tokens=request.context_tokens)
+        return self._sequence(request, prompt, max_tokens=min(request.max_tokens, room))
+
+    def _sequence(self, request: GenerationRequest, prompt: TokenizedPrompt, *, max_tokens: int) -> Sequence:
+        params = request.sampling
+        matcher = self._schemas.compile(request.json_schema) if request.json_schema is not None else None
+        sampler = build_chain(
+            params,
+            vocabulary_size=self._vocabulary.size,
+            seed=params.seed if params.seed is not None else secrets.randbits(32),
+            history=prompt.tokens[-params.repeat_last_n :] if params.repeat_last_n > 0 else (),
+        )
+        return Sequence(
+            request=request,
+            prompt=prompt,
+            sampler=sampler,
+            text=TextStream(request.stop),
+            max_tokens=max_tokens,
+            arrived=self._clock(),
+            matcher=matcher,
+        )
+
+    def _refuse_hopeless(self, request: GenerationRequest) -> None:
+        """Refuse a prompt by its bytes alone where no tokenisation could make it fit: tokenising costs time."""
+        least = _prompt_bytes(request) // self._vocabulary.longest_piece_bytes
+        if least > request.context_tokens:
+            raise ContextOverflow.of(prompt_tokens=least, context_tokens=request.context_tokens)
+
+
+def _prompt_bytes(request: GenerationRequest) -> int:
+    match request.prompt:
+        case ChatPrompt(messages):
+            return sum(len(message.content.encode("utf-8", "replace")) for message in messages)
+        case TextPrompt(text):
+            return len(text.encode("utf-8", "replace"))
+        case TokenPrompt():
+            return 0

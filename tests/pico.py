@@ -1,0 +1,144 @@
+"""Real GGUF files, a few hundred kilobytes each, made in milliseconds: random weights, true shapes.
+
+`write_pico_gemma` has what makes Gemma 4 hard to serve (sliding-window layers beside full ones, routed experts
+beside a shared MLP, per-expert scales, a logit softcap), at toy widths and with a byte-level vocabulary: every
+byte is one token, so any text can be tokenised and any token sequence decoded.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PicoShape:
+    """The sizes of a pico model. `sliding` says per layer whether its attention is windowed."""
+
+    sliding: tuple[bool, ...] = (True, True, True, False)
+    window_tokens: int = 64
+    width: int = 64
+    heads: int = 4
+    kv_heads: int = 2
+    head_width: int = 16
+    mlp_width: int = 96
+    experts: int = 8
+    experts_used: int = 2
+    expert_width: int = 32
+    trained_context_tokens: int = 4096
+    seed: int = 7
+
+
+def byte_tokens() -> list[str]:
+    """The 256 byte tokens, written as byte-level BPE vocabularies write them."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    stand_ins = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(stand_ins)) for byte in range(256)]
+
+
+SPECIAL_TOKENS = ("<bos>", "<|im_start|>", "<|im_end|>", "<unk>")
+BOS, IM_START, IM_END, UNKNOWN = range(256, 260)
+
+
+def write_pico_gemma(path: Path, shape: PicoShape | None = None, *, chat_template: str = CHAT_TEMPLATE) -> Path:
+    """Write a Gemma-4-shaped mixture-of-experts GGUF with seeded random F32 weights; returns `path`."""
+    shape = shape or PicoShape()
+    writer = gguf.GGUFWriter(path, "gemma4")
+    _write_hyperparameters(writer, shape)
+    _write_vocabulary(writer, chat_template)
+    for name, tensor in _tensors(shape, np.random.default_rng(shape.seed)):
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _write_hyperparameters(writer: gguf.GGUFWriter, shape: PicoShape) -> None:
+    writer.add_name("pico")
+    writer.add_block_count(len(shape.sliding))
+    writer.add_context_length(shape.trained_context_tokens)
+    writer.add_embedding_length(shape.width)
+    writer.add_feed_forward_length(shape.mlp_width)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_key_length(shape.head_width)
+    writer.add_value_length(shape.head_width)
+    writer.add_uint32("gemma4.attention.key_length_swa", shape.head_width)
+    writer.add_uint32("gemma4.attention.value_length_swa", shape.head_width)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(1_000_000.0)
+    writer.add_float32("gemma4.rope.freq_base_swa", 10_000.0)
+    writer.add_rope_dimension_count(shape.head_width)
+    writer.add_uint32("gemma4.rope.dimension_count_swa", shape.head_width)
+    writer.add_sliding_window(shape.window_tokens)
+    writer.add_array("gemma4.attention.sliding_window_pattern", list(shape.sliding))
+    writer.add_uint32("gemma4.attention.shared_kv_layers", 0)
+    writer.add_uint32("gemma4.embedding_length_per_layer_input", 0)
+    writer.add_float32("gemma4.final_logit_softcapping", 30.0)
+    writer.add_expert_count(shape.experts)
+    writer.add_expert_used_count(shape.experts_used)
+    writer.add_expert_feed_forward_length(shape.expert_width)
+
+
+def _write_vocabulary(writer: gguf.GGUFWriter, chat_template: str) -> None:
+    tokens = [*byte_tokens(), *SPECIAL_TOKENS]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * len(SPECIAL_TOKENS))
+    writer.add_token_merges(["Ġ t"])  # llama.cpp wants the list to exist; this one names no token, so it never applies
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(IM_END)
+    writer.add_unk_token_id(UNKNOWN)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(chat_template)
+
+
+def _tensors(shape: PicoShape, rng: np.random.Generator) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Tensor names and values; numpy's axes are the reverse of ggml's."""
+
+    def normal(*dims: int) -> NDArray[np.float32]:
+        return np.asarray(rng.standard_normal(dims) / np.sqrt(dims[-1]), dtype=np.float32)
+
+    def ones(*dims: int) -> NDArray[np.float32]:
+        return np.ones(dims, dtype=np.float32)
+
+    vocabulary = 256 + len(SPECIAL_TOKENS)
+    yield "token_embd.weight", rng.standard_normal((vocabulary, shape.width)).astype(np.float32)
+    yield "output_norm.weight", ones(shape.width)
+    yield "rope_freqs.weight", ones(shape.head_width // 2)
+    for layer in range(len(shape.sliding)):
+        prefix = f"blk.{layer}."
+        attention = shape.heads * shape.head_width
+        yield prefix + "attn_norm.weight", ones(shape.width)
+        yield prefix + "attn_q.weight", normal(attention, shape.width)
+        yield prefix + "attn_k.weight", normal(shape.kv_heads * shape.head_width, shape.width)
+        yield prefix + "attn_v.weight", normal(shape.kv_heads * shape.head_width, shape.width)
+        yield prefix + "attn_output.weight", normal(shape.width, attention)
+        yield prefix + "attn_q_norm.weight", ones(shape.head_width)
+        yield prefix + "attn_k_norm.weight", ones(shape.head_width)
+        yield prefix + "post_attention_norm.weight", ones(shape.width)
+        yield prefix + "ffn_norm.weight", ones(shape.width)
+        yield prefix + "ffn_gate.weight", normal(shape.mlp_width, shape.width)
+        yield prefix + "ffn_up.weight", normal(shape.mlp_width, shape.width)
+        yield prefix + "ffn_down.weight", normal(shape.width, shape.mlp_width)
+        yield prefix + "post_ffw_norm.weight", ones(shape.width)
+        yield prefix + "ffn_gate_inp.weight", normal(shape.experts, shape.width)
+        yield prefix + "ffn_gate_inp.scale", ones(shape.width) * np.float32(np.sqrt(shape.width))
+        yield prefix + "pre_ffw_norm_2.weight", ones(shape.width)
+        yield prefix + "post_ffw_norm_1.weight", ones(shape.width)
+        yield prefix + "post_ffw_norm_2.weight", ones(shape.width)
+        yield prefix + "ffn_gate_up_exps.weight", normal(shape.experts, 2 * shape.expert_width, shape.width)
+        yield prefix + "ffn_down_exps.weight", normal(shape.experts, shape.width, shape.expert_width)
+        yield prefix + "ffn_down_exps.scale", ones(shape.experts)
+        yield prefix + "layer_output_scale.weight", ones(1)
