@@ -96,7 +96,7 @@ def _write_vocabulary(writer: gguf.GGUFWriter, chat_template: str) -> None:
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
     writer.add_token_types([gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * len(SPECIAL_TOKENS))
-    writer.add_token_merges(["Ġ t"])  # llama.cpp wants the list to exist; this one names no token, so it never applies
+    writer.add_token_merges(["ÿ ÿ"])  # the list must exist; no valid UTF-8 holds two bytes 0xFF
     writer.add_bos_token_id(BOS)
     writer.add_eos_token_id(IM_END)
     writer.add_unk_token_id(UNKNOWN)
