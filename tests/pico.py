@@ -44,8 +44,10 @@ def byte_tokens() -> list[str]:
     return [chr(byte if byte in printable else next(stand_ins)) for byte in range(256)]
 
 
-SPECIAL_TOKENS = ("<bos>", "<|im_start|>", "<|im_end|>", "<unk>")
-BOS, IM_START, IM_END, UNKNOWN = range(256, 260)
+CONTROL_TOKENS = ("<bos>", "<|im_start|>", "<|im_end|>", "<unk>")
+USER_DEFINED_TOKENS = ("<|channel>", "<channel|>")  # as in Gemma 4: llama.cpp finds these in any text
+VOCABULARY_SIZE = 256 + len(CONTROL_TOKENS) + len(USER_DEFINED_TOKENS)
+BOS, IM_START, IM_END, UNKNOWN, CHANNEL_OPEN, CHANNEL_CLOSE = range(256, VOCABULARY_SIZE)
 
 
 def write_pico_gemma(path: Path, shape: PicoShape | None = None, *, chat_template: str = CHAT_TEMPLATE) -> Path:
@@ -91,11 +93,15 @@ def _write_hyperparameters(writer: gguf.GGUFWriter, shape: PicoShape) -> None:
 
 
 def _write_vocabulary(writer: gguf.GGUFWriter, chat_template: str) -> None:
-    tokens = [*byte_tokens(), *SPECIAL_TOKENS]
+    tokens = [*byte_tokens(), *CONTROL_TOKENS, *USER_DEFINED_TOKENS]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
-    writer.add_token_types([gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * len(SPECIAL_TOKENS))
+    writer.add_token_types(
+        [gguf.TokenType.NORMAL] * 256
+        + [gguf.TokenType.CONTROL] * len(CONTROL_TOKENS)
+        + [gguf.TokenType.USER_DEFINED] * len(USER_DEFINED_TOKENS)
+    )
     writer.add_token_merges(["ÿ ÿ"])  # the list must exist; no valid UTF-8 holds two bytes 0xFF
     writer.add_bos_token_id(BOS)
     writer.add_eos_token_id(IM_END)
@@ -113,8 +119,7 @@ def _tensors(shape: PicoShape, rng: np.random.Generator) -> Iterator[tuple[str, 
     def ones(*dims: int) -> NDArray[np.float32]:
         return np.ones(dims, dtype=np.float32)
 
-    vocabulary = 256 + len(SPECIAL_TOKENS)
-    yield "token_embd.weight", rng.standard_normal((vocabulary, shape.width)).astype(np.float32)
+    yield "token_embd.weight", rng.standard_normal((VOCABULARY_SIZE, shape.width)).astype(np.float32)
     yield "output_norm.weight", ones(shape.width)
     yield "rope_freqs.weight", ones(shape.head_width // 2)
     for layer in range(len(shape.sliding)):

@@ -24,6 +24,7 @@ from specialists.errors import (
     WorkerTimeout,
 )
 from specialists.request import Finished, FinishReason, GenerationEvent, GenerationRequest, Started, Tokens
+from tests.pico import VOCABULARY_SIZE
 from tests.specialists.engine.conftest import text_request
 
 pytestmark = pytest.mark.anyio
@@ -61,7 +62,7 @@ async def test_an_answer_crosses_the_socket_whole(pico_path: Path) -> None:
     info = await client.load(shares.append)
     events = await collect(client, text_request("a", "Hello", max_tokens=8))
     await client.close()
-    assert info.vocabulary_size == 260
+    assert info.vocabulary_size == VOCABULARY_SIZE
     assert shares[-1] == 1.0
     assert isinstance(events[0], Started)
     assert isinstance(events[-1], Finished)
