@@ -35,7 +35,7 @@ async def test_a_worker_killed_mid_stream_gives_an_error_in_band_and_heals(
     client: httpx.AsyncClient, pico_gateway: Gateway
 ) -> None:
     """The stream says worker_lost without finish or [DONE]; the next request is answered (F1)."""
-    lines = []
+    lines: list[str] = []
     async with client.stream("POST", "/v1/chat/completions", json=body(1900, stream=True)) as response:
         async for line in response.aiter_lines():
             if line.startswith("data:") and not lines:
