@@ -1,0 +1,174 @@
+"""The text of `college.toml`: which keys there are, and what each may hold.
+
+Everything here is about one file as written; what its entries lead to (Modelfiles, weights) is for `catalogue`.
+"""
+
+import difflib
+import math
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+
+from specialists.errors import CatalogueError
+
+AUTO_NAMES = ("auto", "coe", "college")
+_NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+_DURATION = re.compile(r"(-?)((?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|s|m|h))+)")
+_DURATION_TERM = re.compile(r"([0-9.]+)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NOT_YET = ("parent", "mask", "remote", "loop_guard")
+_MAX_BYTES = 1_000_000
+
+
+def check_tag(tag: str) -> str:
+    """`tag` if it is a name as Ollama has them: [[host/]namespace/]model[:variant]. Raises ValueError."""
+    name, colon, variant = tag.partition(":")
+    parts = [*name.split("/"), *([variant] if colon else [])]
+    if len(name.split("/")) > 3 or not all(_NAME_PART.fullmatch(part) for part in parts):
+        raise ValueError(
+            f"{tag[:200]!r} is not a name; write it like coe-math:q4, with letters, digits, '_', '.' and '-', "
+            "each part at most 80 characters"
+        )
+    if without_latest(tag) in AUTO_NAMES:
+        raise ValueError(f"{tag!r} is what clients write to let the college choose; name the specialist otherwise")
+    return tag
+
+
+def without_latest(tag: str) -> str:
+    """Names with and without `:latest` are the same name."""
+    return tag.removesuffix(":latest")
+
+
+def parse_keep_alive(value: object) -> object:
+    """Seconds from a number or from "5m", "1h30m", "300ms"; negative means for ever. Raises ValueError."""
+    if isinstance(value, str):
+        found = _DURATION.fullmatch(value)
+        if found is None:
+            raise ValueError(f'{value[:40]!r} is not a duration; write seconds, or text such as "5m" or "1h30m"')
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_TERM.findall(found[2]))
+        return -seconds if found[1] else seconds
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a finite number of seconds is expected; -1 means for ever")
+    return value
+
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class CollegeTable(_Table):
+    name: Text
+    default: Text
+
+
+class SpecialistTable(_Table):
+    """One [[specialist]]. `context` is in tokens, `keep_alive` in seconds (negative: for ever)."""
+
+    tag: Text
+    domains: list[Text] = Field(default_factory=list, max_length=64)
+    modelfile: Text | None = None
+    model: Text | None = None
+    context: int | None = Field(default=None, ge=1, le=16_777_216)
+    parallel: int | None = Field(default=None, ge=1, le=256)
+    gpu_layers: int | None = Field(default=None, ge=-1, le=999)
+    pin: bool = False
+    keep_alive: Annotated[float | None, BeforeValidator(parse_keep_alive)] = None
+
+
+class CollegeFile(_Table):
+    """The whole file, one field for each kind of table."""
+
+    college: CollegeTable
+    specialist: list[SpecialistTable] = Field(min_length=1, max_length=1000)
+
+
+def read_college_file(path: Path) -> CollegeFile:
+    """Read and check `path`. Raises CatalogueError, naming the entry, the field and the mend."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise CatalogueError(f"{path}: larger than {_MAX_BYTES} bytes; that is no college.toml")
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise CatalogueError(f"{path}: there is no such file; name a college.toml with --college") from None
+    except OSError as error:
+        raise CatalogueError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CatalogueError(f"{path}: not valid TOML: {error}") from None
+    return check_college(tables, source=str(path))
+
+
+def check_college(tables: dict[str, Any], *, source: str) -> CollegeFile:
+    """The checked form of what TOML said; `source` names the file in errors. Raises CatalogueError."""
+    _refuse_not_yet(tables, source)
+    try:
+        checked = CollegeFile.model_validate(tables)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        raise CatalogueError("\n".join(f"{source}: {_explain(each, tables)}" for each in details[:10])) from None
+    _check_tags(checked, source)
+    return checked
+
+
+def _refuse_not_yet(tables: dict[str, Any], source: str) -> None:
+    """Keys that the file format has, but this version does not serve."""
+    entries = tables.get("specialist")
+    for number, entry in enumerate(entries if isinstance(entries, list) else [], start=1):
+        for key in _NOT_YET:
+            if isinstance(entry, dict) and key in entry:
+                raise CatalogueError(f"{source}: {_entry(number, entry)}: {key} is not supported yet; use model")
+
+
+def _check_tags(file: CollegeFile, source: str) -> None:
+    seen: dict[str, str] = {}
+    for number, entry in enumerate(file.specialist, start=1):
+        where = _entry(number, entry.model_dump())
+        try:
+            check_tag(entry.tag)
+        except ValueError as error:
+            raise CatalogueError(f"{source}: {where}: tag: {error}") from None
+        first = seen.setdefault(without_latest(entry.tag), where)
+        if first != where:
+            raise CatalogueError(f"{source}: {first} and {where} have the same tag; rename one of them")
+        if entry.modelfile is None and entry.model is None:
+            raise CatalogueError(f"{source}: {where}: modelfile or model is needed, to say which weights")
+    if without_latest(file.college.default) not in seen:
+        tags = ", ".join(entry.tag for entry in file.specialist)
+        raise CatalogueError(f"{source}: college.default: {file.college.default!r} is none of the tags: {tags}")
+
+
+def _explain(detail: Any, tables: dict[str, Any]) -> str:
+    """One of pydantic's findings in the words of the file."""
+    location = list(detail["loc"])
+    where = ""
+    table: type[BaseModel] = CollegeFile
+    if location[0] == "specialist" and len(location) > 2:
+        where, table = f"{_entry(location[1] + 1, tables['specialist'][location[1]])}: ", SpecialistTable
+        location = location[2:]
+    elif location[0] == "college" and len(location) > 1:
+        table = CollegeTable
+        where, location = "[college]: ", location[1:]
+    field = ".".join(str(part) for part in location)
+    if detail["type"] == "extra_forbidden":
+        return f"{where}unknown key {field!r}; {_known(field, table)}"
+    if detail["type"] == "missing":
+        return f"{where}{field} is missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{where}{field}: {message[0].lower()}{message[1:]} (it is {str(detail['input'])[:80]!r})"
+
+
+def _known(field: str, table: type[BaseModel]) -> str:
+    names = list(table.model_fields)
+    close = difflib.get_close_matches(field, names, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return f"{meant}the known ones are {', '.join(names)}"
+
+
+def _entry(number: int, entry: object) -> str:
+    tag = entry.get("tag") if isinstance(entry, dict) else None
+    return f"[[specialist]] number {number} ({tag})" if isinstance(tag, str) else f"[[specialist]] number {number}"
