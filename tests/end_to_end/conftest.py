@@ -70,7 +70,7 @@ def _await_address(process: subprocess.Popen[str], log_path: Path) -> str:
     try:
         assert follow.stdout is not None
         for line in follow.stdout:
-            if "Uvicorn running on" in line or "listening on" in line.lower():
+            if "Serving" in line:
                 found = LISTENING.search(line)
                 if found:
                     return found[1]

@@ -20,11 +20,11 @@ def client(college_url: str) -> OpenAI:
 
 
 def test_a_real_model_answers_sensibly(client: OpenAI) -> None:
-    """The real weights know a capital."""
+    """Of eight answers from a 135-million-parameter model some know the capital; random weights never would."""
     completion = client.chat.completions.create(
-        model="coe-smollm2-general:q4", messages=[QUESTION], max_tokens=40, seed=1
+        model="coe-smollm2-general:q4", messages=[QUESTION], max_tokens=40, seed=1, n=8
     )
-    assert "Paris" in (completion.choices[0].message.content or "")
+    assert any("Paris" in (choice.message.content or "") for choice in completion.choices)
     assert completion.usage is not None
     assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
 

@@ -1,0 +1,221 @@
+"""The command `coe`. Each command gathers what it needs, calls the part that does the work, and reports.
+
+Wrong usage or settings end with exit code 2 and one line that names the field and the mend; work that failed ends
+with 1. llama.cpp is never imported in this process.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from gateway import tables
+from gateway.college import College, describe
+from gateway.doctor import diagnose, is_fit
+from gateway.machine import read_machine
+from gateway.memory import InvalidSetting
+from gateway.settings import LogLevel, Settings
+from gateway.terminal_chat import ChatClient, TerminalChat, refusal
+from gateway.terminal_screen import PlainScreen, RichScreen
+from specialists.errors import CatalogueError, SpecialistError
+from specialists.pool.budget import read_memory
+
+app = typer.Typer(
+    name="coe",
+    help="A college of specialists behind one OpenAI-compatible address.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+PIPE_COLUMNS = 200  # wide enough that nobody who greps finds a tag broken over two lines
+
+CollegeOption = Annotated[
+    Path | None, typer.Option("--college", help="The college.toml to use (default: COE_COLLEGE, or ./college.toml).")
+]
+BudgetOption = Annotated[
+    str | None, typer.Option("--memory-budget", help="Memory that loaded models may take together, such as 15GiB.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+UrlOption = Annotated[str, typer.Option("--url", help="Address of a running gateway.")]
+
+
+def main() -> None:
+    """The entry point. A pipe that is closed early (`coe models | head`) is no error."""
+    logging.getLogger().addHandler(logging.NullHandler())  # commands report by themselves; `serve` sets up its log
+    try:
+        app()
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn what the person can mend into one line and exit code 2."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        _refuse(f"{name} (COE_{name.upper()}, or its option): {first['msg']}")
+    except (InvalidSetting, SpecialistError) as error:
+        _refuse(str(error))
+
+
+def _refuse(message: str) -> None:
+    typer.echo(f"coe: {message}", err=True)
+    raise typer.Exit(2)
+
+
+def _settings(**options: Any) -> Settings:
+    """Settings from the environment, with the options that were given before them."""
+    return Settings(**{name: value for name, value in options.items() if value is not None})
+
+
+def _report(data: Any, *, as_json: bool, table: Any) -> None:
+    if as_json:
+        typer.echo(tables.to_json(data))
+    else:
+        Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port to listen on (default: 8000).")] = None,
+    college: CollegeOption = None,
+    memory_budget: BudgetOption = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads for each engine.")] = None,
+    log_level: Annotated[LogLevel | None, typer.Option(help="Least severe log line that is written.")] = None,
+) -> None:
+    """Serve a college over HTTP until SIGTERM or Ctrl-C, letting running answers finish."""
+    from gateway.composition import build_services
+    from gateway.server import run
+
+    with usage_errors():
+        settings = _settings(
+            host=host,
+            port=port,
+            college=college,
+            memory_budget=memory_budget,
+            threads=threads,
+            log_level=log_level,
+        )
+        raise typer.Exit(run(settings, build_services))
+
+
+@app.command()
+def chat(
+    tag: Annotated[str, typer.Argument(help="The specialist to talk to; auto lets the college choose.")] = "auto",
+    url: UrlOption = DEFAULT_URL,
+    api_key: Annotated[str | None, typer.Option(envvar="COE_API_KEY", help="Key that the gateway wants.")] = None,
+) -> None:
+    """Chat in the terminal with a running gateway; in a pipe, each line is one message."""
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    screen = RichScreen() if on_terminal else PlainScreen()
+    screen.note(f"{url} · {tag} · /help lists the commands")
+    with _http(api_key) as http:
+        conversation = TerminalChat(ChatClient(http, url.rstrip("/").removesuffix("/v1")), screen, tag)
+        conversation.run()
+    if conversation.failed and not on_terminal:
+        raise typer.Exit(1)
+
+
+def _http(api_key: str | None) -> httpx.Client:
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    return httpx.Client(headers=headers, timeout=httpx.Timeout(300, connect=5))
+
+
+@app.command()
+def models(
+    college: CollegeOption = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Ask this running gateway instead of reading a file.")
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="COE_API_KEY", help="Key that the gateway wants.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the specialists of a college: tag, domains, file, size, and whether they can be served."""
+    if url is not None:
+        served = _served_models(url, api_key)
+        _report(served, as_json=as_json, table=tables.served(served))
+        return
+    found = _college(college)
+    _report(tables.model_rows(found), as_json=as_json, table=tables.models(found))
+
+
+def _served_models(url: str, api_key: str | None) -> list[dict[str, Any]]:
+    address = f"{url.rstrip('/').removesuffix('/v1')}/v1/models"
+    try:
+        with _http(api_key) as http:
+            response = http.get(address)
+    except httpx.HTTPError as error:
+        typer.echo(f"coe: nothing answers at {address} ({error}); start a gateway with `coe serve`", err=True)
+        raise typer.Exit(1) from None
+    if response.status_code != 200:
+        typer.echo(f"coe: {refusal(response)}", err=True)
+        raise typer.Exit(1)
+    listed: list[dict[str, Any]] = response.json()["data"]
+    return listed
+
+
+def _college(college: Path | None, memory_budget: str | None = None) -> College:
+    """The college, described; one that cannot be read is a usage error."""
+    with usage_errors():
+        found = describe(_settings(college=college, memory_budget=memory_budget), read_memory())
+        if found.error is not None:
+            raise CatalogueError(found.error)
+    return found
+
+
+@app.command()
+def doctor(
+    college: CollegeOption = None,
+    memory_budget: BudgetOption = None,
+    host: Annotated[str | None, typer.Option(help="Address that would be listened on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port that would be listened on.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is missing on this machine, and how to mend it. Exits with 0 only when nothing failed."""
+    with usage_errors():
+        settings = _settings(college=college, memory_budget=memory_budget, host=host, port=port)
+        found = describe(settings, read_memory())
+        findings = diagnose(read_machine(host=settings.host, port=settings.port), found)
+    _report(findings, as_json=as_json, table=tables.findings(findings))
+    raise typer.Exit(0 if is_fit(findings) else 1)
+
+
+@app.command()
+def plan(college: CollegeOption = None, memory_budget: BudgetOption = None, as_json: JsonOption = False) -> None:
+    """Show what each specialist's engine needs in memory, and what fits the budget."""
+    found = _college(college, memory_budget)
+    _report(tables.plan_object(found), as_json=as_json, table=tables.plan(found))
+
+
+@app.command()
+def pull(
+    tags: Annotated[list[str] | None, typer.Argument(help="Which specialists' weights; none named means all.")] = None,
+    college: CollegeOption = None,
+) -> None:
+    """Download the weights of specialists whose FROM is on the hub; what is already here is not fetched again."""
+    from gateway.pull import pull_weights
+
+    with usage_errors():
+        failures = pull_weights(_settings(college=college).college, tags or [], Console(stderr=True))
+    for failure in failures:
+        typer.echo(f"coe: {failure}", err=True)
+    if failures:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

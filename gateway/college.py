@@ -1,0 +1,82 @@
+"""A college as the commands describe it: what each specialist is, whether it can be served, and what it takes.
+
+Reads files and the machine's memory, loads no model. The gateway itself serves from the catalogue, not from this.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.memory import engine_footprint, memory_budget
+from gateway.settings import Settings
+from specialists.catalogue import load_catalogue
+from specialists.engine.protocol import EngineSpec
+from specialists.errors import CatalogueError
+from specialists.manifest import SpecialistManifest
+from specialists.pool.budget import MemoryReading
+from specialists.pool.footprint import Footprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One specialist. `footprint` is that of its engine, which specialists with the same one share.
+
+    Size and footprint are None where `unavailable` says why.
+    """
+
+    tag: str
+    domains: tuple[str, ...]
+    engine: EngineSpec
+    size_bytes: int | None
+    footprint: Footprint | None
+    unavailable: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class College:
+    """`error` says why the file cannot be used at all; then there are no entries."""
+
+    path: Path
+    budget_bytes: int
+    default: str = ""
+    entries: tuple[Entry, ...] = ()
+    error: str | None = None
+
+    def engines(self) -> dict[EngineSpec, list[Entry]]:
+        """The engines this college would run, each with the specialists that share it."""
+        found: dict[EngineSpec, list[Entry]] = {}
+        for entry in self.entries:
+            found.setdefault(entry.engine, []).append(entry)
+        return found
+
+    def fits(self, entry: Entry) -> bool | None:
+        """Whether the entry's engine fits the budget by itself; None when its footprint is not known."""
+        return None if entry.footprint is None else entry.footprint.total_bytes <= self.budget_bytes
+
+
+def describe(settings: Settings, reading: MemoryReading) -> College:
+    """The college that the settings name. Raises InvalidSetting; a bad college becomes its `error`."""
+    budget_bytes = memory_budget(settings, reading)
+    try:
+        catalogue = load_catalogue(settings.college)
+    except CatalogueError as error:
+        return College(path=settings.college, budget_bytes=budget_bytes, error=str(error))
+    engines = {each.engine for each in catalogue.specialists.values() if each.unavailable is None}
+    footprints = {spec: engine_footprint(spec) for spec in engines}
+    return College(
+        path=settings.college,
+        budget_bytes=budget_bytes,
+        default=catalogue.default,
+        entries=tuple(_entry(manifest, footprints.get(manifest.engine)) for manifest in catalogue.specialists.values()),
+    )
+
+
+def _entry(manifest: SpecialistManifest, footprint: Footprint | None) -> Entry:
+    here = manifest.unavailable is None
+    return Entry(
+        tag=manifest.tag,
+        domains=manifest.domains,
+        engine=manifest.engine,
+        size_bytes=manifest.engine.model_path.stat().st_size if here else None,
+        footprint=footprint if here else None,
+        unavailable=manifest.unavailable,
+    )

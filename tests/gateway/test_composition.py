@@ -1,0 +1,68 @@
+"""The services of a real gateway, built from files; no engine is started here."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.composition import build_services
+from gateway.memory import InvalidSetting, engine_footprint
+from gateway.settings import Settings
+from specialists.engine.protocol import EngineSpec
+from specialists.errors import CatalogueError, SpecialistUnavailable
+from specialists.pool.pool import PoolStatus
+from tests.pico import write_pico_gemma
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def college(tmp_path: Path) -> Path:
+    write_pico_gemma(tmp_path / "pico.gguf")
+    path = tmp_path / "college.toml"
+    path.write_text(
+        '[college]\nname = "pico"\ndefault = "pico:a"\n'
+        '[[specialist]]\ntag = "pico:a"\nmodel = "pico.gguf"\ncontext = 512\n'
+        '[[specialist]]\ntag = "pico:gone"\nmodel = "gone.gguf"\ncontext = 512\n'
+    )
+    return path
+
+
+async def test_services_hold_the_college_and_an_empty_pool(college: Path) -> None:
+    """The budget is the one asked for, nothing is loaded before it is wanted, and the metrics show both."""
+    services = build_services(Settings.model_validate({"college": college, "memory_budget": "2GiB"}))
+    status = services.pool.status()
+
+    assert isinstance(status, PoolStatus)
+    assert (services.catalogue.name, sorted(services.catalogue.specialists)) == ("pico", ["pico:a", "pico:gone"])
+    assert (status.budget_bytes, status.used_bytes, status.engines) == (2 * 1024**3, 0, ())
+    assert b"coe_budget_bytes 2.147483648e+09" in services.metrics.render()
+    await services.pool.close()
+
+
+async def test_a_budget_below_the_smallest_engine_is_refused(college: Path) -> None:
+    """The message holds both numbers and names the setting."""
+    with pytest.raises(InvalidSetting, match=r"COE_MEMORY_BUDGET.* 64\.0 KiB .*pico\.gguf: .* = .*MiB"):
+        build_services(Settings.model_validate({"college": college, "memory_budget": "64KiB"}))
+
+
+async def test_an_empty_budget_means_unset(college: Path) -> None:
+    """`COE_MEMORY_BUDGET=` in an env file leaves the choice to the machine; nonsense does not."""
+    services = build_services(Settings.model_validate({"college": college, "memory_budget": ""}))
+    await services.pool.close()
+    with pytest.raises(InvalidSetting, match="plenty"):
+        build_services(Settings.model_validate({"college": college, "memory_budget": "plenty"}))
+
+
+async def test_a_bad_college_is_refused(tmp_path: Path) -> None:
+    """Nothing is built on a file that is not there."""
+    with pytest.raises(CatalogueError):
+        build_services(Settings.model_validate({"college": tmp_path / "nowhere.toml"}))
+
+
+async def test_weights_that_went_away_make_the_specialist_unavailable(tmp_path: Path) -> None:
+    """A footprint that cannot be read is our own error, whatever the file system says."""
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF")
+    for path in (broken, tmp_path / "gone.gguf"):
+        with pytest.raises(SpecialistUnavailable):
+            engine_footprint(EngineSpec(model_path=path, context_tokens=512))
