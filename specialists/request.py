@@ -90,11 +90,14 @@ class FinishReason(StrEnum):
 
 
 class TokenLogprob(Struct, frozen=True):
-    """Log-probability (natural log) of one token; `piece` is its bytes as they appear in the text."""
+    """Log-probability (natural log) of one token; `piece` is its bytes as they appear in the text.
+
+    `logprob` is None for a prompt's first token, which nothing predicts.
+    """
 
     token: int
     piece: bytes
-    logprob: float
+    logprob: float | None
     top: tuple[tuple[int, bytes, float], ...] = ()
 
 
@@ -112,7 +115,7 @@ class Started(Struct, frozen=True, tag="started"):
     prompt_tokens: int
     cached_tokens: int
     queue_seconds: float
-    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Tokens(Struct, frozen=True, tag="tokens"):

@@ -306,7 +306,8 @@ class Engine:
     def _collect_prompt_logprobs(self, sequence: Sequence, first_index: int, count: int) -> None:
         """Log-probabilities of the prompt tokens that follow each token of this chunk; the first one has none."""
         if not sequence.prompt_logprobs:
-            sequence.prompt_logprobs.append(None)
+            first = sequence.tokens[0]
+            sequence.prompt_logprobs.append(TokenLogprob(first, self._vocabulary.piece(first, show_markup=True), None))
         start = sequence.num_computed
         for offset in range(count):
             following = start + offset + 1

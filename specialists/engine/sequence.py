@@ -31,7 +31,7 @@ class Sequence:
     slot: Slot | None = None
     is_started: bool = False
     is_paused: bool = False
-    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt.tokens)

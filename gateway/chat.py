@@ -1,0 +1,100 @@
+"""From a client's request to an Answer: choose the specialist, apply the policy.
+
+Everything that can fail at once fails here (unknown model, a request against the rules); the slow part is in the
+Answer's events. Knows no HTTP. Classifying for `auto` is a Chooser's work; without one the college's default
+specialist answers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.answer import Answer, GenerationObserver, LeasingPool, RoutingDecision
+from gateway.policy import RequestPolicy
+from gateway.request import ChatRequest, CompletionRequest
+from specialists.errors import SpecialistUnavailable
+from specialists.manifest import SpecialistManifest
+from specialists.request import Message
+
+
+class SpecialistDirectory(Protocol):
+    """What a catalogue must offer."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def default(self) -> str: ...
+
+    @property
+    def specialists(self) -> Mapping[str, SpecialistManifest]: ...
+
+    def resolve(self, model: str) -> SpecialistManifest:
+        """Raises UnknownSpecialist."""
+        ...
+
+    def is_auto(self, model: str) -> bool: ...
+
+
+class Chooser(Protocol):
+    """Decides for `auto`."""
+
+    async def choose(self, messages: Sequence[Message]) -> RoutingDecision: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultChooser:
+    """Sends everything to the college's default specialist."""
+
+    catalogue: SpecialistDirectory
+
+    async def choose(self, messages: Sequence[Message]) -> RoutingDecision:
+        return _decision(self.catalogue.resolve(self.catalogue.default), reason="default")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatService:
+    """Opens answers; holds no state of its own."""
+
+    catalogue: SpecialistDirectory
+    pool: LeasingPool
+    policy: RequestPolicy
+    chooser: Chooser
+    observer: GenerationObserver
+    clock: Callable[[], float]
+
+    async def open(self, request: ChatRequest | CompletionRequest, *, request_id: str) -> Answer:
+        """Decide who answers, and how. Nothing is loaded or generated yet.
+
+        Raises UnknownSpecialist, SpecialistUnavailable or RequestRejected.
+        """
+        decision = await self._decide(request)
+        manifest = self.catalogue.resolve(decision.tag)
+        if manifest.unavailable is not None:
+            raise SpecialistUnavailable(f"Specialist '{manifest.tag}' cannot be served: {manifest.unavailable}")
+        plan = self.policy.apply(request, manifest, request_id=request_id)
+        return Answer(
+            manifest=manifest,
+            decision=decision,
+            plan=plan,
+            pool=self.pool,
+            observer=self.observer,
+            clock=self.clock,
+        )
+
+    async def _decide(self, request: ChatRequest | CompletionRequest) -> RoutingDecision:
+        if not self.catalogue.is_auto(request.model):
+            return _decision(self.catalogue.resolve(request.model), reason="named")
+        return await self.chooser.choose(_messages(request))
+
+
+def _messages(request: ChatRequest | CompletionRequest) -> Sequence[Message]:
+    """The conversation to classify; raw prompts count as one user turn each, token ids tell nothing."""
+    if isinstance(request, ChatRequest):
+        return request.messages
+    return [Message(role="user", content=prompt) for prompt in request.prompts if isinstance(prompt, str)]
+
+
+def _decision(manifest: SpecialistManifest, *, reason: str) -> RoutingDecision:
+    domain = manifest.domains[0] if manifest.domains else ""
+    return RoutingDecision(tag=manifest.tag, domain=domain, confidence=None, reason=reason)

@@ -1,0 +1,222 @@
+"""What operators see: request ids, one access line per request, and Prometheus metrics.
+
+Each app has its own registry, so two apps in one process never share a counter. Label values come from closed sets
+(route templates, statuses, the college's tags), so that no client can make the metrics grow. Reading them never
+wakes a model. It implements what the pool and the answers report to, and knows neither.
+"""
+
+import json
+import logging
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import reply_for, respond
+from gateway.lifecycle import Lifecycle
+from gateway.streaming import ClientLeft
+from specialists.engine.protocol import EngineSpec
+from specialists.request import Usage
+
+access_logger = logging.getLogger("gateway.access")
+logger = logging.getLogger("gateway")
+
+CLIENT_CLOSED_REQUEST = 499  # as nginx logs it; nobody is left to read the status
+_SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+_WAITS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_TOKEN_GAPS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 5)
+
+
+class Metrics:
+    """The counters of one gateway; a PoolObserver and a GenerationObserver."""
+
+    def __init__(self, specialists: Iterable[str]) -> None:
+        self._known = frozenset(specialists)
+        self.registry = registry = CollectorRegistry(auto_describe=True)
+        self._requests = Counter(
+            "coe_requests", "Requests by route, HTTP status and specialist.",
+            ("route", "status", "specialist"), registry=registry,
+        )  # fmt: skip
+        self._tokens = Counter("coe_tokens", "Tokens by kind.", ("specialist", "kind"), registry=registry)
+        self._first_token = Histogram(
+            "coe_time_to_first_token_seconds", "From request to first text.",
+            ("specialist",), buckets=_WAITS, registry=registry,
+        )  # fmt: skip
+        self._gap = Histogram(
+            "coe_inter_token_seconds", "Between two texts of one answer.",
+            ("specialist",), buckets=_TOKEN_GAPS, registry=registry,
+        )  # fmt: skip
+        self._queue_wait = Histogram(
+            "coe_queue_wait_seconds", "From asking for a specialist to having it.", buckets=_WAITS, registry=registry
+        )
+        self._loads = Counter("coe_loads", "Loads by outcome.", ("outcome",), registry=registry)
+        self._load_seconds = Histogram("coe_load_seconds", "Duration of loads.", buckets=_WAITS, registry=registry)
+        self._unloads = Counter("coe_unloads", "Unloads by reason.", ("reason",), registry=registry)
+        self._crashes = Counter("coe_engine_crashes", "Engines that ended unasked.", registry=registry)
+        self._in_flight = Gauge("coe_in_flight", "Requests being handled.", registry=registry)
+        self._budget = Gauge("coe_budget_bytes", "Memory that models may take together.", registry=registry)
+        self._resident = Gauge("coe_resident_bytes", "Memory planned for the loaded models.", registry=registry)
+        self._timed = {
+            tag: (self._first_token.labels(tag), self._gap.labels(tag)) for tag in sorted(self._known)
+        }  # a lookup of labels costs more than the measurement itself
+
+    def watch_memory(self, budget_bytes: Callable[[], float], resident_bytes: Callable[[], float]) -> None:
+        """Ask these two whenever the metrics are read."""
+        self._budget.set_function(budget_bytes)
+        self._resident.set_function(resident_bytes)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def watch_work(self, num_in_flight: Callable[[], float]) -> None:
+        """Ask this whenever the metrics are read."""
+        self._in_flight.set_function(num_in_flight)
+
+    def request_ended(self, *, route: str, status: int, specialist: str) -> None:
+        self._requests.labels(route, str(status), specialist if specialist in self._known else "").inc()
+
+    def first_token(self, specialist: str, *, seconds: float) -> None:
+        self._timed[specialist][0].observe(seconds)
+
+    def next_token(self, specialist: str, *, seconds: float) -> None:
+        self._timed[specialist][1].observe(seconds)
+
+    def generated(self, specialist: str, usage: Usage) -> None:
+        self._tokens.labels(specialist, "prompt").inc(usage.prompt_tokens)
+        self._tokens.labels(specialist, "cached").inc(usage.cached_tokens)
+        self._tokens.labels(specialist, "completion").inc(usage.completion_tokens)
+
+    def load_finished(self, spec: EngineSpec, *, seconds: float, outcome: str) -> None:
+        self._loads.labels(outcome).inc()
+        self._load_seconds.observe(seconds)
+
+    def unloaded(self, spec: EngineSpec, *, reason: str) -> None:
+        self._unloads.labels(reason).inc()
+
+    def crashed(self, spec: EngineSpec) -> None:
+        self._crashes.inc()
+
+    def waited(self, *, seconds: float) -> None:
+        self._queue_wait.observe(seconds)
+
+
+class Observability:
+    """The outermost ASGI layer: names each request, counts it, logs it, and turns what nobody expected into a 500.
+
+    What inner layers know is left in `scope["state"]`: `specialist`, `outcome`. The request's own id is read there.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        lifecycle: Lifecycle,
+        clock: Callable[[], float] = time.monotonic,
+        new_id: Callable[[], str] = lambda: f"req_{secrets.token_hex(12)}",
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._lifecycle = lifecycle
+        self._clock = clock
+        self._new_id = new_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id = _presented_id(scope) or self._new_id()
+        begun = self._clock()
+        status = CLIENT_CLOSED_REQUEST
+        has_started = False
+
+        async def named_send(message: Message) -> None:
+            nonlocal status, has_started
+            if message["type"] == "http.response.start":
+                has_started, status = True, message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode("ascii"))]
+            await send(message)
+
+        self._lifecycle.request_began()
+        try:
+            await self._app(scope, receive, named_send)
+        except ClientLeft:
+            state["outcome"] = "client_left"
+        except Exception as error:
+            logger.exception("request %s failed", request_id)
+            state["outcome"] = "internal_error"
+            if has_started:
+                raise
+            await respond(reply_for(error, request_id=request_id))(scope, receive, named_send)
+        finally:
+            self._lifecycle.request_ended()
+            specialist = state.get("specialist", "")
+            self._metrics.request_ended(route=_route(scope), status=status, specialist=specialist)
+            _log_access(scope, state, status=status, seconds=self._clock() - begun)
+
+
+def _presented_id(scope: Scope) -> str | None:
+    """The client's own x-request-id, unless it is longer or stranger than an id should be."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SANE_REQUEST_ID.fullmatch(value):
+            return str(value, "ascii")
+    return None
+
+
+def _route(scope: Scope) -> str:
+    """The template of the route that matched, such as /v1/models/{model}; never a path a client made up."""
+    return getattr(scope.get("route"), "path", "unmatched")
+
+
+def _log_access(scope: Scope, state: MutableMapping[str, Any], *, status: int, seconds: float) -> None:
+    fields = {
+        "request_id": state["request_id"],
+        "method": scope["method"],
+        "route": _route(scope),
+        "status": status,
+        "seconds": round(seconds, 4),
+        "client": (scope.get("client") or ("",))[0],
+        "specialist": state.get("specialist", ""),
+        "outcome": state.get("outcome", ""),
+    }
+    level = logging.DEBUG if fields["route"] in ("/healthz", "/readyz", "/metrics") else logging.INFO
+    access_logger.log(level, "%s %s %s", scope["method"], fields["route"], status, extra={"fields": fields})
+
+
+class LineFormatter(logging.Formatter):
+    """Plain lines, or one JSON object a line; fields of an access record follow the message."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        if not self._as_json:
+            said = " ".join(f"{name}={value}" for name, value in fields.items() if value not in ("", None))
+            return f"{super().format(record)} {said}".rstrip()
+        line = {"time": self.formatTime(record), "level": record.levelname.lower(), "logger": record.name}
+        line |= {"message": record.getMessage()} | fields
+        if record.exc_info:
+            line["stack"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure_logging(*, level: str, as_json: bool) -> None:
+    """Send all log lines to standard error, once; a closed or full one costs lines, never requests."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(as_json=as_json))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.raiseExceptions = False
+    for chatty in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "huggingface_hub"):
+        logging.getLogger(chatty).handlers.clear()
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -1,0 +1,254 @@
+"""OpenAI's words for what the gateway does: requests in, answers and chunks out.
+
+Pure: ids and times are given. Streams are `gateway.openai.chunks`; what the fields may hold is decided by the schemas.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.answer import Answer, AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted
+from gateway.openai.schemas import ChatCompletionBody, CompletionBody, SamplingFields
+from gateway.request import ChatRequest, CompletionRequest, SamplingWishes
+from specialists.request import Message, TokenLogprob, Usage
+
+LOWEST_LOGPROB = -9999.0  # stands for minus infinity, which JSON cannot say
+
+
+def _wishes(body: SamplingFields) -> SamplingWishes:
+    return SamplingWishes(
+        temperature=body.temperature,
+        top_k=body.top_k,
+        top_p=body.top_p,
+        min_p=body.min_p,
+        repeat_penalty=body.repeat_penalty,
+        frequency_penalty=body.frequency_penalty,
+        presence_penalty=body.presence_penalty,
+        seed=body.seed,
+        logit_bias=tuple(body.logit_bias.items()),
+    )
+
+
+def to_chat_request(body: ChatCompletionBody) -> ChatRequest:
+    """max_completion_tokens is the newer name and wins; a missing content is an empty one."""
+    return ChatRequest(
+        model=body.model,
+        messages=tuple(Message(role=message.role, content=message.content or "") for message in body.messages),
+        wishes=_wishes(body),
+        max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
+        stop=tuple(body.stop),
+        n=body.n,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        json_schema=body.response_format.schema_text() if body.response_format else None,
+    )
+
+
+def to_completion_request(body: CompletionBody) -> CompletionRequest:
+    return CompletionRequest(
+        model=body.model,
+        prompts=tuple(prompt if isinstance(prompt, str) else tuple(prompt) for prompt in body.prompt),
+        wishes=_wishes(body),
+        max_tokens=body.max_tokens,
+        stop=tuple(body.stop),
+        n=body.n,
+        logprobs=body.logprobs,
+        echo=body.echo,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heading:
+    """What all objects of one answer begin with."""
+
+    id: str
+    created: int
+    model: str
+
+
+def ascii_line(text: str) -> str:
+    """`text` as a header value: printable ASCII, everything else escaped."""
+    return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def answer_headers(answer: Answer) -> Mapping[str, str]:
+    """The extras a client may read; those not known (yet) are left out."""
+    headers = {
+        "x-coe-specialist": ascii_line(answer.manifest.tag),
+        "x-coe-domain": ascii_line(answer.decision.domain),
+        "x-coe-sampling": ascii_line(answer.plan.report.as_header()),
+    }
+    if answer.decision.confidence is not None:
+        headers["x-coe-confidence"] = f"{answer.decision.confidence:.3f}"
+    if answer.times.swap_seconds is not None:
+        headers["x-coe-swap-ms"] = f"{answer.times.swap_seconds * 1000:.0f}"
+    return headers
+
+
+def coe_object(answer: Answer) -> dict[str, Any]:
+    """The same extras, and why, for the body."""
+    return {
+        "specialist": answer.manifest.tag,
+        "domain": answer.decision.domain,
+        "confidence": answer.decision.confidence,
+        "reason": answer.decision.reason,
+        "sampling": answer.plan.report.as_object(),
+        "waited_ms": _ms(answer.times.waited_seconds),
+        "swap_ms": _ms(answer.times.swap_seconds),
+        "engine_ms": _ms(answer.times.engine_seconds),
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+def usage_object(usages: Sequence[Usage], *, n: int) -> dict[str, Any]:
+    """Token counts of all choices; the `n` choices of one prompt count their prompt once, as OpenAI does."""
+    prompt = sum(usage.prompt_tokens for usage in usages[::n])
+    completion = sum(usage.completion_tokens for usage in usages)
+    cached = sum(usage.cached_tokens for usage in usages[::n])
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def piece_text(piece: bytes) -> str:
+    return piece.decode("utf-8", "replace")
+
+
+def _finite(logprob: float | None) -> float | None:
+    """What JSON can carry; None stays None."""
+    return logprob if logprob is None or logprob > LOWEST_LOGPROB else LOWEST_LOGPROB
+
+
+def chat_logprobs(logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
+    return {
+        "content": [
+            _token_object(each.piece, each.logprob)
+            | {"top_logprobs": [_token_object(piece, logprob) for _, piece, logprob in each.top]}
+            for each in logprobs
+        ]
+    }
+
+
+def _token_object(piece: bytes, logprob: float | None) -> dict[str, Any]:
+    return {"token": piece_text(piece), "logprob": _finite(logprob), "bytes": list(piece)}
+
+
+def completion_logprobs(logprobs: Iterable[TokenLogprob], *, offset: int = 0) -> dict[str, Any]:
+    """The parallel lists of the older API; a token without a probability (a prompt's first) has nulls."""
+    tokens: list[str] = []
+    values: list[float | None] = []
+    tops: list[dict[str, float | None] | None] = []
+    offsets: list[int] = []
+    for each in logprobs:
+        tokens.append(piece_text(each.piece))
+        values.append(_finite(each.logprob))
+        tops.append(None if each.logprob is None else _top(each))
+        offsets.append(offset)
+        offset += len(tokens[-1])
+    return {"tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
+
+
+def _top(each: TokenLogprob) -> dict[str, float | None]:
+    top = {piece_text(piece): _finite(logprob) for _, piece, logprob in each.top}
+    return top | {piece_text(each.piece): _finite(each.logprob)}
+
+
+@dataclass(slots=True)
+class ChoiceText:
+    """One choice as collected so far."""
+
+    content: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    finished: ChoiceFinished | None = None
+
+    def take(self, event: AnswerEvent) -> None:
+        if isinstance(event, ChoiceDelta):
+            self.content.append(event.content)
+            self.reasoning.append(event.reasoning)
+            self.logprobs.extend(event.logprobs)
+        elif isinstance(event, ChoiceStarted):
+            self.prompt_logprobs = event.event.prompt_logprobs
+        else:
+            self.finished = event
+
+    @property
+    def reason(self) -> str | None:
+        return None if self.finished is None else self.finished.reason.value
+
+
+def _usages(choices: Iterable[ChoiceText]) -> list[Usage]:
+    return [choice.finished.usage for choice in choices if choice.finished is not None]
+
+
+def chat_completion(heading: Heading, answer: Answer, choices: Sequence[ChoiceText]) -> dict[str, Any]:
+    wants_logprobs = answer.plan.generations[0].logprobs is not None
+    return {
+        "id": heading.id,
+        "object": "chat.completion",
+        "created": heading.created,
+        "model": heading.model,
+        "choices": [
+            {
+                "index": index,
+                "message": _message(choice),
+                "logprobs": chat_logprobs(choice.logprobs) if wants_logprobs else None,
+                "finish_reason": choice.reason,
+            }
+            for index, choice in enumerate(choices)
+        ],
+        "usage": usage_object(_usages(choices), n=len(choices)),
+        "coe": coe_object(answer),
+    }
+
+
+def _message(choice: ChoiceText) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(choice.content), "refusal": None}
+    reasoning = "".join(choice.reasoning)
+    return message | {"reasoning_content": reasoning} if reasoning else message
+
+
+def text_completion(
+    heading: Heading, answer: Answer, request: CompletionRequest, choices: Sequence[ChoiceText]
+) -> dict[str, Any]:
+    return {
+        "id": heading.id,
+        "object": "text_completion",
+        "created": heading.created,
+        "model": heading.model,
+        "choices": [
+            {
+                "index": index,
+                "text": echoed_text(request, index, choice.prompt_logprobs) + "".join(choice.content),
+                "logprobs": _choice_logprobs(request, index, choice),
+                "finish_reason": choice.reason,
+            }
+            for index, choice in enumerate(choices)
+        ],
+        "usage": usage_object(_usages(choices), n=request.n),
+        "coe": coe_object(answer),
+    }
+
+
+def echoed_text(request: CompletionRequest, index: int, prompt_logprobs: Sequence[TokenLogprob]) -> str:
+    """The prompt of choice `index` as text if it is to be echoed; token ids are told by their pieces."""
+    if not request.echo:
+        return ""
+    prompt = request.prompts[index // request.n]
+    if isinstance(prompt, str):
+        return prompt
+    return piece_text(b"".join(each.piece for each in prompt_logprobs))
+
+
+def _choice_logprobs(request: CompletionRequest, index: int, choice: ChoiceText) -> dict[str, Any] | None:
+    if request.logprobs is None:
+        return None
+    if request.echo:
+        return completion_logprobs([*choice.prompt_logprobs, *choice.logprobs])
+    return completion_logprobs(choice.logprobs)

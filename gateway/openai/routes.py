@@ -1,0 +1,160 @@
+"""The OpenAI endpoints: read a body, open an answer, send it whole or as a stream.
+
+What a request means is decided in `gateway.chat` and `gateway.policy`, what it looks like in `mapping` and `chunks`;
+errors are raised and rendered by `gateway.errors`.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gateway.answer import Answer
+from gateway.chat import ChatService
+from gateway.errors import ErrorReply, JSONReply, is_expected, reply_for
+from gateway.limits import parse_json
+from gateway.openai.chunks import ChatChunkEncoder, CompletionChunkEncoder
+from gateway.openai.mapping import (
+    ChoiceText,
+    Heading,
+    answer_headers,
+    chat_completion,
+    text_completion,
+    to_chat_request,
+    to_completion_request,
+)
+from gateway.openai.schemas import ChatCompletionBody, CompletionBody, Strict
+from gateway.services import Services
+from gateway.streaming import EventStream, StreamEncoder, until_client_leaves
+from specialists.manifest import SpecialistManifest
+
+logger = logging.getLogger("gateway")
+
+Body = TypeVar("Body", bound=Strict)
+
+OWNER = "college-of-experts"
+AUTO = "auto"
+
+
+def openai_routes(services: Services) -> APIRouter:
+    """The routes under /v1, for these services."""
+    routes = APIRouter(prefix="/v1")
+    endpoints = _Endpoints(services, services.chat_service(), created=int(services.unix_time()))
+    routes.add_api_route("/chat/completions", endpoints.chat_completions, methods=["POST"])
+    routes.add_api_route("/completions", endpoints.completions, methods=["POST"])
+    routes.add_api_route("/models", endpoints.models, methods=["GET"])
+    routes.add_api_route("/models/{model:path}", endpoints.model, methods=["GET"])
+    return routes
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoints:
+    """`created` dates the models: clients expect it, and a gateway knows no better date than its own start."""
+
+    services: Services
+    chat: ChatService
+    created: int
+
+    async def chat_completions(self, request: Request) -> Response:
+        """Answer a conversation, whole or as a stream of chunks."""
+        self.services.lifecycle.require_serving()
+        body = await _read(request, ChatCompletionBody)
+        heading, answer = await self._open(request, to_chat_request(body), "chatcmpl")
+        if body.stream:
+            encoder = ChatChunkEncoder(
+                heading, answer, n=body.n, include_usage=body.include_usage, errors=_error_table(request)
+            )
+            return self._stream(answer, encoder)
+        choices = await _collect(request, answer)
+        return JSONReply(chat_completion(heading, answer, choices), headers=answer_headers(answer))
+
+    async def completions(self, request: Request) -> Response:
+        """Continue raw prompts, whole or as a stream of chunks."""
+        self.services.lifecycle.require_serving()
+        body = await _read(request, CompletionBody)
+        wanted = to_completion_request(body)
+        heading, answer = await self._open(request, wanted, "cmpl")
+        if body.stream:
+            encoder = CompletionChunkEncoder(
+                heading, answer, wanted, include_usage=body.include_usage, errors=_error_table(request)
+            )
+            return self._stream(answer, encoder)
+        choices = await _collect(request, answer)
+        return JSONReply(text_completion(heading, answer, wanted, choices), headers=answer_headers(answer))
+
+    async def models(self) -> Response:
+        """Every specialist, and `auto`, which chooses among them."""
+        catalogue = self.services.catalogue
+        listed = [self._auto(), *(self._model(manifest) for manifest in catalogue.specialists.values())]
+        return JSONReply({"object": "list", "data": listed})
+
+    async def model(self, model: str) -> Response:
+        """One specialist, or `auto` under any of its names."""
+        catalogue = self.services.catalogue
+        if catalogue.is_auto(model):
+            return JSONReply(self._auto() | {"id": model})
+        return JSONReply(self._model(catalogue.resolve(model)))
+
+    async def _open(self, request: Request, wanted: Any, prefix: str) -> tuple[Heading, Answer]:
+        id = f"{prefix}-{self.services.new_id()}"
+        answer = await self.chat.open(wanted, request_id=id)
+        request.state.specialist = answer.manifest.tag
+        return Heading(id=id, created=int(self.services.unix_time()), model=answer.manifest.tag), answer
+
+    def _stream(self, answer: Answer, encoder: StreamEncoder) -> Response:
+        return EventStream(
+            answer.events(),
+            encoder,
+            headers_now=lambda: answer_headers(answer),
+            times=self.services.stream_times(),
+        )
+
+    def _auto(self) -> dict[str, Any]:
+        coe = {"available": True, "default": self.services.catalogue.default}
+        return {"id": AUTO, "object": "model", "created": self.created, "owned_by": OWNER, "coe": coe}
+
+    def _model(self, manifest: SpecialistManifest) -> dict[str, Any]:
+        coe: dict[str, Any] = {
+            "available": manifest.unavailable is None,
+            "domains": list(manifest.domains),
+            "context_tokens": manifest.context_tokens,
+        }
+        if manifest.unavailable is not None:
+            coe["reason"] = manifest.unavailable
+        return {"id": manifest.tag, "object": "model", "created": self.created, "owned_by": OWNER, "coe": coe}
+
+
+async def _read(request: Request, schema: type[Body]) -> Body:
+    """The body, parsed and checked. Raises GatewayError or pydantic's ValidationError."""
+    return schema.model_validate(parse_json(await request.body()))
+
+
+async def _collect(request: Request, answer: Answer) -> Sequence[ChoiceText]:
+    """All choices of the answer, complete. Raises ClientLeft if nobody is left to send them to."""
+
+    async def collect() -> Sequence[ChoiceText]:
+        choices = [ChoiceText() for _ in answer.plan.generations]
+        async with aclosing(answer.events()) as events:
+            async for event in events:
+                choices[event.index].take(event)
+        return choices
+
+    return await until_client_leaves(request.receive, collect())
+
+
+def _error_table(request: Request) -> Any:
+    """How a failure in the middle of a stream is told; what nobody expected goes to the log as well."""
+
+    def table(error: Exception) -> ErrorReply:
+        request_id: str = request.state.request_id
+        if not is_expected(error):
+            logger.error("request %s failed in its stream", request_id, exc_info=error)
+        reply = reply_for(error, request_id=request_id)
+        request.state.outcome = reply.code
+        return reply
+
+    return table

@@ -1,0 +1,156 @@
+"""Starts and stops the gateway process: the port, the signals, and an orderly end.
+
+The first SIGTERM or SIGINT drains: probes and new requests hear 503 at once while the port stays open, running
+answers get the grace to finish, then engines and process end with exit code 0. A second signal ends it at once.
+"""
+
+import asyncio
+import logging
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+
+import uvicorn
+
+from gateway.app import create_app
+from gateway.observability import configure_logging
+from gateway.protocol import GatewayConfig
+from gateway.services import Services
+from gateway.settings import Settings
+
+logger = logging.getLogger("gateway")
+
+FEW_FILE_DESCRIPTORS = 2048
+LAST_WORDS_SECONDS = 1.0  # for streams to send the error that ends them
+CLOSE_SECONDS = 2.0
+
+
+def run(settings: Settings, build: Callable[[Settings], Services]) -> int:
+    """Serve until told to stop; returns the exit code, 1 when the port cannot be had.
+
+    Raises what `build` raises (CatalogueError for a bad college), before anything listens.
+    """
+    configure_logging(level=settings.log_level.value, as_json=settings.log_json)
+    try:
+        listener = bind(settings.host, settings.port)
+    except OSError as error:
+        logger.error(
+            "Cannot listen on %s port %d: %s. Choose another with --port or COE_PORT.",
+            settings.host, settings.port, error.strerror or error,
+        )  # fmt: skip
+        return 1
+    with listener:
+        _warn_of_few_file_descriptors()
+        asyncio.run(_serve(settings, build, listener))
+    return 0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, not yet listening. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+async def _serve(settings: Settings, build: Callable[[Settings], Services], listener: socket.socket) -> None:
+    services = build(settings)
+    server = GatewayServer(server_config(create_app(services), settings), services)
+    host, port = listener.getsockname()[:2]
+    with server.signals():
+        logger.info("Serving %s on http://%s:%d", services.catalogue.name, host, port)
+        if settings.api_key is None:
+            logger.warning("open to anyone on %s: no COE_API_KEY set", settings.host)
+        try:
+            await server.serve([listener])
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await services.pool.close()
+
+
+def server_config(app: object, settings: Settings) -> GatewayConfig:
+    return GatewayConfig(
+        app,
+        header_timeout_seconds=settings.header_timeout_seconds,
+        host=settings.host,
+        port=settings.port,
+        loop="asyncio",
+        interface="asgi3",
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=1,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server with its own way to end."""
+
+    def __init__(self, config: GatewayConfig, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+        self._draining: asyncio.Task[None] | None = None
+
+    def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
+        """uvicorn's own handling would end the process by the signal, not with exit code 0."""
+        return nullcontext()
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT while the context lasts; needs the main thread."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Drain; called again, end at once."""
+        if self._draining is None:
+            logger.info("draining: %d requests at hand", self._services.lifecycle.num_in_flight)
+            self._services.lifecycle.begin_draining()
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+        else:
+            logger.warning("told to stop again: ending at once")
+            self.force_exit = self.should_exit = True
+
+    async def _drain(self) -> None:
+        """Let what runs finish within the grace, then end what is left with an error it can read."""
+        services = self._services
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(services.settings.shutdown_grace_seconds):
+                    await services.lifecycle.wait_idle()
+            await services.pool.drain(0)
+            await services.pool.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_SECONDS):
+                    await services.lifecycle.wait_idle()
+        finally:
+            self.should_exit = True
+
+
+def _warn_of_few_file_descriptors() -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < FEW_FILE_DESCRIPTORS:
+        logger.warning(
+            "only %d file descriptors: each connection takes one; raise the limit with `ulimit -n 65536`", soft
+        )

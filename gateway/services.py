@@ -1,0 +1,72 @@
+"""Everything a gateway is made of, put together by whoever starts it: the server, or a test with fakes."""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.answer import LeasingPool
+from gateway.chat import ChatService, Chooser, DefaultChooser, SpecialistDirectory
+from gateway.lifecycle import Lifecycle
+from gateway.observability import Metrics
+from gateway.policy import RequestPolicy
+from gateway.settings import Settings
+from gateway.streaming import StreamTimes
+
+
+class RunningPool(LeasingPool, Protocol):
+    """What a pool must offer to a whole gateway, beyond leases."""
+
+    def status(self) -> object:
+        """A snapshot made of dataclasses, structs and plain values. Never wakes anything."""
+        ...
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse new leases and give those held until the grace is over."""
+        ...
+
+    async def close(self) -> None:
+        """Stop every engine at once. Idempotent."""
+        ...
+
+
+async def _nothing_to_start() -> None:
+    """A pool that needs no start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """`unix_time` dates the objects clients see; `clock` measures and never jumps."""
+
+    settings: Settings
+    catalogue: SpecialistDirectory
+    pool: RunningPool
+    metrics: Metrics
+    chooser: Chooser | None = None
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    on_start: Callable[[], Awaitable[None]] = _nothing_to_start
+    clock: Callable[[], float] = time.perf_counter
+    unix_time: Callable[[], float] = time.time
+    new_id: Callable[[], str] = lambda: secrets.token_hex(12)
+
+    def chat_service(self) -> ChatService:
+        return ChatService(
+            catalogue=self.catalogue,
+            pool=self.pool,
+            policy=RequestPolicy(
+                temperature=self.settings.temperature_policy, max_choices=self.settings.max_parallel_choices
+            ),
+            chooser=self.chooser or DefaultChooser(self.catalogue),
+            observer=self.metrics,
+            clock=self.clock,
+        )
+
+    def stream_times(self) -> StreamTimes:
+        settings = self.settings
+        return StreamTimes(
+            hold_headers_seconds=settings.hold_headers_seconds,
+            keepalive_seconds=settings.keepalive_seconds,
+            empty_delta_seconds=settings.empty_delta_seconds,
+            stalled_reader_seconds=settings.stalled_reader_seconds,
+        )

@@ -1,0 +1,103 @@
+"""Everything an operator can set, with one prefix: `COE_`.
+
+Values only. Nothing here opens a file, binds a port or reads the memory of the machine; the parts that do are
+given these values. Each field's description is its documentation, and a test refuses a field without one.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class TemperaturePolicy(StrEnum):
+    """What happens to a temperature that the client asks for."""
+
+    ENFORCE = "enforce"  # the specialist's own temperature, always
+    CLAMP = "clamp"  # the client's, moved into the range in which specialists behave
+    ALLOW = "allow"  # the client's as it is
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Settings(BaseSettings):
+    """The gateway's settings, from arguments first and `COE_…` environment variables second."""
+
+    model_config = SettingsConfigDict(env_prefix="COE_", frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 means every interface.")
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose one.")
+    college: Path = Field(
+        default=Path("college.toml"), description="The college.toml that names the specialists to serve."
+    )
+    memory_budget: str | None = Field(
+        default=None,
+        description="Memory that loaded models may take together, such as 15GiB; unset, the machine decides.",
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="Key that clients must send as a bearer token or x-api-key; unset, anyone may ask."
+    )
+    temperature_policy: TemperaturePolicy = Field(
+        default=TemperaturePolicy.ENFORCE,
+        description="enforce the specialist's temperature, clamp the client's into 0 to 0.7, or allow the client's.",
+    )
+    max_body_bytes: int = Field(default=8 * 1024**2, ge=1024, description="Largest request body accepted, in bytes.")
+    max_queue: int = Field(
+        default=512, ge=1, description="Requests that may wait for a specialist before 429 is answered."
+    )
+    max_parallel_choices: int = Field(
+        default=8, ge=1, le=64, description="Largest n (answers to one prompt) that a client may ask for."
+    )
+    keepalive_seconds: Seconds = Field(
+        default=15.0, description="A silent stream sends a comment this often, so that proxies keep it open."
+    )
+    hold_headers_seconds: Seconds = Field(
+        default=10.0,
+        description="A stream's 200 waits this long for the first token, so that failures before it are real errors.",
+    )
+    empty_delta_seconds: Seconds = Field(
+        default=60.0,
+        description="A stream without new text sends an empty delta this often, for clients deaf to comments.",
+    )
+    load_stall_seconds: Seconds = Field(
+        default=120.0, description="A load that makes no progress for this long is given up."
+    )
+    engine_silence_seconds: Seconds = Field(
+        default=30.0,
+        description="A busy engine that shows no sign of life for this long counts as hung and is stopped.",
+    )
+    header_timeout_seconds: Seconds = Field(
+        default=15.0, description="A connection whose request head is still incomplete after this long is closed."
+    )
+    body_timeout_seconds: Seconds = Field(
+        default=15.0, description="A request whose body pauses for this long is answered 408 and closed."
+    )
+    keep_alive_seconds: int = Field(
+        default=75, ge=5, description="An idle connection stays open this long; keep it above the clients' own expiry."
+    )
+    shutdown_grace_seconds: Seconds = Field(
+        default=30.0, description="After SIGTERM, running answers get this long to finish."
+    )
+    stalled_reader_seconds: Seconds = Field(
+        default=60.0, description="A client that accepts no bytes of its stream for this long is dropped."
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads for each engine; unset, one for each core that may be used."
+    )
+    log_level: LogLevel = Field(default=LogLevel.INFO, description="Least severe log line that is written.")
+    log_json: bool = Field(default=False, description="Write each log line as one JSON object.")
+
+    @field_validator("api_key")
+    @classmethod
+    def _empty_key_is_no_key(cls, value: SecretStr | None) -> SecretStr | None:
+        """`COE_API_KEY=` in an env file means unset; an empty key would let `Bearer ` in."""
+        return value if value is not None and value.get_secret_value() else None

@@ -1,0 +1,131 @@
+"""Every error has a status, a body in OpenAI's shape, and headers that tell a client whether to try again."""
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from gateway.errors import (
+    AuthenticationFailed,
+    BodyTooLarge,
+    BodyTooSlow,
+    GatewayError,
+    MalformedBody,
+    is_expected,
+    reply_for,
+    respond,
+)
+from specialists import errors
+from specialists.errors import SpecialistError
+
+TABLE: list[tuple[Exception, int, str, str, str | None]] = [
+    (AuthenticationFailed("no"), 401, "authentication_error", "invalid_api_key", None),
+    (BodyTooLarge("no"), 413, "invalid_request_error", "request_too_large", None),
+    (BodyTooSlow("no"), 408, "invalid_request_error", "request_timeout", None),
+    (MalformedBody("no", param="a.0"), 400, "invalid_request_error", "invalid_value", "a.0"),
+    (errors.RequestRejected("no", param="n"), 400, "invalid_request_error", "invalid_value", "n"),
+    (errors.ContextOverflow("no"), 400, "invalid_request_error", "context_length_exceeded", "messages"),
+    (errors.InvalidSchema("no"), 400, "invalid_request_error", "invalid_json_schema", "response_format"),
+    (errors.UnknownSpecialist("no"), 404, "invalid_request_error", "model_not_found", "model"),
+    (errors.QueueFull("no"), 429, "rate_limit_error", "queue_full", None),
+    (errors.SpecialistUnavailable("no"), 503, "server_error", "model_unavailable", None),
+    (errors.ModelTooLarge("no"), 503, "server_error", "model_too_large", None),
+    (errors.LoadTimeout("no"), 503, "server_error", "model_loading", None),
+    (errors.WorkerLost("no"), 503, "server_error", "worker_lost", None),
+    (errors.ShuttingDown("no"), 503, "server_error", "shutting_down", None),
+    (errors.WorkerTimeout("no"), 504, "server_error", "worker_timeout", None),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "type_", "code", "param"), TABLE, ids=lambda value: str(value)[:24])
+def test_the_table(error: Exception, status: int, type_: str, code: str, param: str | None) -> None:
+    """Each error has its row, and its own message reaches the client."""
+    reply = reply_for(error, request_id="r")
+
+    assert (reply.status, reply.type, reply.code, reply.param) == (status, type_, code, param)
+    assert reply.body()["error"] == {"message": "no", "type": type_, "param": param, "code": code}
+    assert is_expected(error)
+
+
+def kinds_of(base: type[Exception]) -> set[type[Exception]]:
+    return {base} | {kind for child in base.__subclasses__() for kind in kinds_of(child)}
+
+
+def test_every_error_a_request_can_meet_is_in_the_table() -> None:
+    """Nothing a specialist or the gateway raises on purpose becomes a 500."""
+    startup_only = {SpecialistError, errors.CatalogueError, GatewayError}
+    kinds = {kind for kind in kinds_of(SpecialistError) if kind.__module__ == errors.__name__} | kinds_of(GatewayError)
+
+    assert kinds - startup_only == {type(error) for error, *_ in TABLE}
+
+
+@pytest.mark.parametrize("error", [error for error, *_ in TABLE], ids=lambda error: type(error).__name__)
+def test_waiting_is_short_and_the_permanent_says_so(error: Exception) -> None:
+    """What will pass has Retry-After of 1 to 30 s; a 5xx that will not pass forbids retries."""
+    reply = reply_for(error, request_id="r")
+    wait = reply.headers.get("retry-after")
+
+    if getattr(error, "retry_after_seconds", None) is not None:
+        assert wait is not None
+        assert 1 <= int(wait) <= 30
+    else:
+        assert wait is None
+        assert reply.status < 500 or reply.headers["x-should-retry"] == "false"
+
+
+def test_what_nobody_expected_tells_nothing_but_the_request_id() -> None:
+    """Exception texts may hold paths and addresses; they stay in the log."""
+    error = RuntimeError("/secret/path at 0x7f")
+    reply = reply_for(error, request_id="req_1")
+
+    assert (reply.status, reply.code) == (500, "internal_error")
+    assert "req_1" in reply.message
+    assert "secret" not in reply.message
+    assert not is_expected(error)
+
+
+def test_routing_errors_keep_their_headers() -> None:
+    """A wrong method is told which ones there are."""
+    reply = reply_for(HTTPException(405, headers={"Allow": "POST"}), request_id="r")
+
+    assert (reply.status, reply.code, reply.headers) == (405, "method_not_allowed", {"Allow": "POST"})
+
+
+class Inner(BaseModel):
+    count: int
+
+
+class Outer(BaseModel):
+    items: list[Inner]
+
+
+def complaint(data: Any) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        Outer.model_validate(data)
+    return caught.value
+
+
+def test_validation_names_the_field_by_a_dotted_path_and_the_mend() -> None:
+    """pydantic's 422 never shows; the client learns where, what and what instead."""
+    reply = reply_for(complaint({"items": [{"count": 1}, {"count": "x"}]}), request_id="r")
+
+    assert (reply.status, reply.param, reply.code) == (400, "items.1.count", "invalid_value")
+    assert reply.message.startswith("Invalid 'items.1.count': Input should be a valid integer")
+    assert '"x"' in reply.message
+
+
+def test_bodies_are_ascii_whatever_was_said() -> None:
+    """Line separators, emoji and lone surrogates are escaped."""
+    response = respond(reply_for(MalformedBody("\u2028 🦙 \ud800"), request_id="r"))
+
+    assert bytes(response.body).isascii()
+
+
+def test_long_or_huge_values_are_not_quoted() -> None:
+    """A message stays short when the offending value is long, and a monstrous number is never printed."""
+    long = reply_for(complaint({"items": [{"count": "x" * 5000}]}), request_id="r")
+    huge = reply_for(complaint({"items": 10**5000}), request_id="r")
+
+    assert len(long.message) < 300
+    assert len(huge.message) < 300

@@ -1,0 +1,146 @@
+"""Eviction as a pure function: what may leave, in which order, and no more than needed."""
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specialists.pool.eviction import EngineState, Resident, evictions_for, evictions_for_aged, oversize, room_to_come
+from tests.fakes import spec_named
+
+NOW = 100.0
+
+
+def resident(
+    name: str,
+    footprint_bytes: int,
+    *,
+    last_used: float = 0.0,
+    state: EngineState = EngineState.READY,
+    busy: bool = False,
+    pinned: bool = False,
+    protected_until: float = 0.0,
+    keep_alive_seconds: float | None = None,
+) -> Resident:
+    return Resident(
+        spec=spec_named(name),
+        footprint_bytes=footprint_bytes,
+        last_used=last_used,
+        state=state,
+        leases={1} if busy else set(),
+        is_pinned=pinned,
+        protected_until=protected_until,
+        keep_alive_seconds=keep_alive_seconds,
+    )
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> list[Resident]:
+    """Up to six residents in any mix of states."""
+    return [
+        resident(
+            f"engine-{number}",
+            draw(st.integers(1, 20)),
+            last_used=draw(st.floats(0, NOW)),
+            state=draw(st.sampled_from(EngineState)),
+            busy=draw(st.booleans()),
+            pinned=draw(st.booleans()),
+            protected_until=draw(st.sampled_from([0.0, NOW, NOW + 1])),
+        )
+        for number in range(draw(st.integers(0, 6)))
+    ]
+
+
+def test_what_fits_evicts_nobody() -> None:
+    """Free room is used before anybody has to leave."""
+    assert evictions_for(4, [resident("a", 6)], 10, NOW) == []
+
+
+def test_the_least_recently_used_leaves_first() -> None:
+    """Of two idle engines the one used longer ago goes."""
+    crowd = [resident("new", 5, last_used=9), resident("old", 5, last_used=3)]
+
+    assert evictions_for(5, crowd, 10, NOW) == [spec_named("old")]
+
+
+def test_a_small_victim_is_spared_when_a_larger_one_suffices() -> None:
+    """Going through the least recently used first must not evict one that the next makes needless."""
+    crowd = [resident("small", 2, last_used=1), resident("large", 8, last_used=2)]
+
+    assert evictions_for(8, crowd, 10, NOW) == [spec_named("large")]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        resident("kept", 10, busy=True),
+        resident("kept", 10, state=EngineState.LOADING),
+        resident("kept", 10, pinned=True),
+        resident("kept", 10, keep_alive_seconds=-1),
+        resident("kept", 10, protected_until=NOW + 0.1),
+    ],
+    ids=["busy", "loading", "pinned", "kept alive for ever", "inside its minimum residency"],
+)
+def test_an_engine_that_must_stay_is_no_victim(kept: Resident) -> None:
+    """Room that only such an engine could give is not there."""
+    assert evictions_for(1, [kept], 10, NOW) is None
+
+
+def test_what_is_unloading_already_counts_as_room() -> None:
+    """Two waiters can share one eviction: the second needs no further victim."""
+    crowd = [resident("leaving", 8, state=EngineState.UNLOADING), resident("idle", 2)]
+
+    assert evictions_for(8, crowd, 10, NOW) == []
+
+
+def test_an_aged_waiter_may_have_a_protected_or_a_busy_engine_drained() -> None:
+    """Minimum residency and business end where somebody has waited too long; idle engines still go first."""
+    busy, protected = resident("busy", 5, busy=True), resident("protected", 5, last_used=1, protected_until=NOW + 9)
+
+    assert evictions_for_aged(5, [busy, protected], 10) == [protected.spec]
+    assert evictions_for_aged(10, [busy, protected], 10) == [protected.spec, busy.spec]
+
+
+def test_a_choice_once_made_stands_while_it_drains() -> None:
+    """The engine that drains already is preferred, though its last request made it the most recently used."""
+    first, second = resident("first", 5, busy=True, last_used=9), resident("second", 5, busy=True, last_used=1)
+
+    assert evictions_for_aged(5, [first, second], 10, preferred={first.spec}) == [first.spec]
+
+
+@given(crowds(), st.integers(0, 40), st.integers(1, 60))
+def test_evictions_suffice_and_none_is_needless(crowd: list[Resident], needed_bytes: int, budget_bytes: int) -> None:
+    """The answer makes the room, from permitted victims only, and leaving any one of them out would not."""
+    victims = evictions_for(needed_bytes, crowd, budget_bytes, NOW)
+
+    by_spec = {member.spec: member for member in crowd}
+    permitted = [m for m in crowd if m.is_idle and not m.is_pinned and m.protected_until <= NOW]
+    if victims is None:
+        freed_bytes = sum(member.footprint_bytes for member in permitted)
+        assert room_to_come(crowd, budget_bytes) + freed_bytes < needed_bytes
+        return
+    assert all(by_spec[spec] in permitted for spec in victims)
+    freed = [by_spec[spec].footprint_bytes for spec in victims]
+    assert room_to_come(crowd, budget_bytes) + sum(freed) >= needed_bytes
+    for fewer in combinations(freed, max(0, len(freed) - 1)):
+        if freed:
+            assert room_to_come(crowd, budget_bytes) + sum(fewer) < needed_bytes
+
+
+def test_the_refusal_spells_out_the_sum() -> None:
+    """What it needs, what there is, what is pinned and what is lacking are all in the message."""
+    pinned = resident("pinned", 4 * 1024**3, pinned=True)
+
+    error = oversize(spec_named("big"), 12 * 1024**3, [pinned], 15 * 1024**3)
+
+    assert error is not None
+    for part in ("big.gguf", "12.0 GiB", "15.0 GiB", "4.0 GiB that are pinned", "1.0 GiB too little"):
+        assert part in str(error)
+
+
+def test_what_fits_once_the_others_have_left_is_not_refused() -> None:
+    """Engines that can leave take no room from a newcomer in the long run, nor does the engine itself."""
+    crowd = [resident("busy", 10, busy=True), resident("big", 10, pinned=True, state=EngineState.UNLOADING)]
+
+    assert oversize(spec_named("big"), 10, crowd, 10) is None
