@@ -134,7 +134,8 @@ async def run(arguments: Sequence[str]) -> int:
     options = parse_arguments(arguments)
     if not options.json:
         print(HEADER)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    # Some servers close idle connections after 5 s; a request sent into a closing one would count as theirs lost.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0)
     async with httpx.AsyncClient(timeout=httpx.Timeout(600, connect=5), limits=limits, trust_env=False) as client:
         measured, failures = await measure(options, client)
     if options.json:

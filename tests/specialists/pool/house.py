@@ -1,0 +1,117 @@
+"""A pool with fake engines and a fake clock, and everything around it in reach."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from specialists.engine.protocol import EngineSpec
+from specialists.manifest import SpecialistManifest
+from specialists.pool.pool import Lease, PoolSettings, SpecialistPool
+from specialists.request import ChatPrompt, GenerationRequest, Message, SamplingParams
+from tests.fakes import FakeClock, FakeEngines, LoadPlan, RecordingObserver, Script, spec_named
+
+A, B, C = (spec_named(name) for name in "abc")
+
+
+def manifest(
+    spec: EngineSpec,
+    *,
+    tag: str | None = None,
+    unavailable: str | None = None,
+    keep_alive: float | None = None,
+) -> SpecialistManifest:
+    return SpecialistManifest(
+        tag=tag if tag is not None else f"{spec.model_path.stem}:q8",
+        engine=spec,
+        context_tokens=spec.context_tokens,
+        max_tokens=256,
+        sampling=SamplingParams(),
+        unavailable=unavailable,
+        keep_alive_seconds=keep_alive,
+    )
+
+
+def generation(id: str = "g1") -> GenerationRequest:
+    prompt = ChatPrompt((Message("user", "Hi"),))
+    return GenerationRequest(id=id, prompt=prompt, sampling=SamplingParams(), max_tokens=8, context_tokens=64)
+
+
+class House:
+    """A pool with room for one engine of 10 bytes unless said otherwise, and everything around it in reach."""
+
+    def __init__(
+        self,
+        *,
+        budget_bytes: int,
+        plans: Mapping[EngineSpec, Sequence[LoadPlan]] | None,
+        script: Script | None,
+        footprint: Callable[[EngineSpec], int],
+        settings: PoolSettings,
+    ) -> None:
+        self.clock = FakeClock()
+        self.observer = RecordingObserver()
+        self.engines = FakeEngines(script=script, plans=plans)
+        self.pool = SpecialistPool(
+            budget_bytes=budget_bytes,
+            footprint=footprint,
+            engine_factory=self.engines,
+            observer=self.observer,
+            settings=settings,
+            clock=self.clock,
+            call_later=self.clock.call_later,
+        )
+
+    async def visit(self, who: SpecialistManifest) -> Lease:
+        """Take a lease and give it straight back."""
+        async with self.pool.acquire(who) as lease:
+            return lease
+
+    async def answer(self, who: SpecialistManifest) -> Lease:
+        """Take a lease, read one whole answer and give it back."""
+        async with self.pool.acquire(who) as lease:
+            async for _ in lease.engine.generate(generation()):
+                pass
+            return lease
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the loop turn until something is so; five seconds mean that it never will be."""
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110  # a condition over several parts has no event of its own
+                await asyncio.sleep(0)
+
+    async def lose(self, spec: EngineSpec) -> None:
+        """Crash the engine of `spec` and let the pool clean up after it."""
+        self.engines.latest(spec).crash()
+        await self.until(lambda: spec not in [report.spec for report in self.pool.status().engines])
+
+    async def queue_up(self, who: SpecialistManifest) -> asyncio.Task[Lease]:
+        """A visitor that has taken its place in the queue."""
+        ahead = self.pool.status().waiting
+        task = asyncio.create_task(self.visit(who))
+        await self.until(lambda: self.pool.status().waiting == ahead + 1)
+        return task
+
+
+@asynccontextmanager
+async def open_house(
+    *,
+    budget_bytes: int = 10,
+    plans: Mapping[EngineSpec, Sequence[LoadPlan]] | None = None,
+    script: Script | None = None,
+    footprint: Callable[[EngineSpec], int] = lambda spec: 10,
+    settings: PoolSettings | None = None,
+) -> AsyncIterator[House]:
+    patient = PoolSettings(min_residency_seconds=0.0, loss_settles_seconds=0.01)
+    house = House(
+        budget_bytes=budget_bytes,
+        plans=plans,
+        script=script,
+        footprint=footprint,
+        settings=settings if settings is not None else patient,
+    )
+    try:
+        yield house
+    finally:
+        await house.pool.close()
+    assert all(engine.is_closed for engine in house.engines.made)
+    assert house.clock.num_pending_timers == 0
