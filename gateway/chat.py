@@ -39,7 +39,9 @@ class SpecialistDirectory(Protocol):
 class Chooser(Protocol):
     """Decides for `auto`."""
 
-    async def choose(self, messages: Sequence[Message]) -> RoutingDecision: ...
+    async def choose(self, messages: Sequence[Message]) -> RoutingDecision:
+        """The tag is one of the catalogue's. Never fails: who cannot decide names the default, with the reason."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

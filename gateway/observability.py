@@ -27,6 +27,7 @@ access_logger = logging.getLogger("gateway.access")
 logger = logging.getLogger("gateway")
 
 CLIENT_CLOSED_REQUEST = 499  # as nginx logs it; nobody is left to read the status
+_IN_MESSAGE = ("method", "route", "status")
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _WAITS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _TOKEN_GAPS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 5)
@@ -200,8 +201,8 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = getattr(record, "fields", {})
         if not self._as_json:
-            said = " ".join(f"{name}={value}" for name, value in fields.items() if value not in ("", None))
-            return f"{super().format(record)} {said}".rstrip()
+            said = (f"{name}={value}" for name, value in fields.items() if name not in _IN_MESSAGE and value != "")
+            return " ".join([super().format(record), *said])
         line = {"time": self.formatTime(record), "level": record.levelname.lower(), "logger": record.name}
         line |= {"message": record.getMessage()} | fields
         if record.exc_info:
@@ -217,6 +218,5 @@ def configure_logging(*, level: str, as_json: bool) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.raiseExceptions = False
-    for chatty in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "huggingface_hub"):
-        logging.getLogger(chatty).handlers.clear()
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name, least in (("uvicorn.error", logging.ERROR), ("httpx", logging.WARNING), ("asyncio", logging.WARNING)):
+        logging.getLogger(name).setLevel(least)  # a stranger's garbage on the wire is no news

@@ -123,7 +123,9 @@ async def test_one_access_line_tells_the_request(caplog: pytest.LogCaptureFixtur
     line = json.loads(LineFormatter(as_json=True).format(record))
     assert line["request_id"] == response.headers["x-request-id"]
     assert (line["route"], line["status"], line["outcome"]) == (CHAT, 400, "invalid_value")
-    assert "route=/v1/chat/completions status=400" in LineFormatter(as_json=False).format(record)
+    plain = LineFormatter(as_json=False).format(record)
+    assert f"POST {CHAT} 400 request_id={line['request_id']}" in plain
+    assert "outcome=invalid_value" in plain
 
 
 class ForgetfulCatalogue(FakeCatalogue):
