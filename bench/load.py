@@ -72,9 +72,16 @@ def openai_base(url: str) -> str:
     return bare if bare.endswith("/v1") else f"{bare}/v1"
 
 
-def chat_body(target: Target, messages: list[dict[str, str]], *, max_tokens: int, seed: int) -> dict[str, Any]:
-    """The same sampling for every server: T = 0.6, which ours enforces anyway."""
-    return {
+def chat_body(
+    target: Target, messages: list[dict[str, str]], *, max_tokens: int, seed: int, forbidden: Sequence[int] = ()
+) -> dict[str, Any]:
+    """The same sampling for every server: T = 0.6, which ours enforces anyway.
+
+    `forbidden` token ids get a bias of −100: with a model's end-of-turn tokens among them every answer runs to
+    `max_tokens`, so that two servers do the same work.
+    """
+    bias = {"logit_bias": {str(token): -100 for token in forbidden}} if forbidden else {}
+    return bias | {
         "model": target.model,
         "messages": messages,
         "max_tokens": max_tokens,

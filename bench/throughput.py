@@ -37,6 +37,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=_count, default=128, help="longest answer, in tokens (default: 128)")
     parser.add_argument("--rounds", type=_count, default=3, help="how often each load is repeated (default: 3)")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt on each line, instead of our own")
+    parser.add_argument(
+        "--forbid-tokens",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=[],
+        metavar="IDS",
+        help="token ids no answer may hold; the end-of-turn ones make every answer run to --max-tokens",
+    )
     parser.add_argument("--shared-system", action="store_true", help="begin every chat with one long system prompt")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     return parser.parse_args(arguments)
@@ -69,6 +76,7 @@ def bodies(options: argparse.Namespace, target: Target, prompts: Sequence[str], 
             conversation(index, f"{mark}.{index}", prompts, shared_system=options.shared_system),
             max_tokens=options.max_tokens,
             seed=index,
+            forbidden=options.forbid_tokens,
         )
         for index in range(count)
     ]

@@ -65,6 +65,39 @@ def write_pico_gemma(path: Path, shape: PicoShape | None = None, *, chat_templat
     return path
 
 
+def write_pico_llama(path: Path, *, seed: int = 11) -> Path:
+    """Write a dense model with full attention in both of its layers; returns `path`."""
+    width, heads, mlp_width, layers = 64, 4, 96, 2
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("pico-llama")
+    writer.add_block_count(layers)
+    writer.add_context_length(4096)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(mlp_width)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_dimension_count(width // heads)
+    _write_vocabulary(writer, CHAT_TEMPLATE)
+    rng = np.random.default_rng(seed)
+    matrices = {"attn_q": (width, width), "attn_k": (width, width), "attn_v": (width, width)}
+    matrices |= {"attn_output": (width, width), "ffn_gate": (mlp_width, width), "ffn_up": (mlp_width, width)}
+    matrices |= {"ffn_down": (width, mlp_width)}
+    writer.add_tensor("token_embd.weight", rng.standard_normal((VOCABULARY_SIZE, width)).astype(np.float32))
+    writer.add_tensor("output_norm.weight", np.ones(width, dtype=np.float32))
+    for layer in range(layers):
+        for norm in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{norm}.weight", np.ones(width, dtype=np.float32))
+        for name, shape in matrices.items():
+            values = rng.standard_normal(shape) / np.sqrt(shape[1])
+            writer.add_tensor(f"blk.{layer}.{name}.weight", values.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def _write_hyperparameters(writer: gguf.GGUFWriter, shape: PicoShape) -> None:
     writer.add_name("pico")
     writer.add_block_count(len(shape.sliding))

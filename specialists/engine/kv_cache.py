@@ -6,8 +6,8 @@ checks first:
 
 * keeping the first k tokens is exact only if the cache still reaches back to position 0 or further back than
   k − window; otherwise a checkpoint taken at k brings the window back;
-* cells that two Sequences own are never recycled, which jams a small window cache, so a shared prefix gets a private
-  window at once;
+* in a unified pool, cells that two Sequences own are never recycled, which jams a small window cache, so a shared
+  prefix gets a private window at once; where each Sequence has its own part of the cache, sharing copies all of it;
 * recurrent models hold one running state: nothing but the whole can be kept.
 
 It does not decide which prefix is worth keeping: that is `prefix_cache`.
@@ -75,14 +75,24 @@ class KVCache:
             raise CacheRuleBroken(f"sequence {source_id} no longer holds the window at {keep} tokens")
         if checkpoint is not None and checkpoint.num_tokens != keep:
             raise CacheRuleBroken(f"the checkpoint is of {checkpoint.num_tokens} tokens, not {keep}")
+        if not self._context.params.unified:
+            return self._copy_whole(source_id, target_id, keep, checkpoint)
         self._context.copy(source_id, target_id, 0, keep)
         if not self.needs_checkpoints:
             return True
         window = checkpoint.window if checkpoint is not None else self._context.save_window(target_id)
         return self._load_window(target_id, window)
 
+    def _copy_whole(self, source_id: int, target_id: int, keep: int, checkpoint: Checkpoint | None) -> bool:
+        """Between separate parts llama.cpp copies all or aborts the process; what is too much is cut off after."""
+        self._context.copy(source_id, target_id, -1, -1)
+        if checkpoint is not None:
+            return self.restore(target_id, checkpoint)
+        self.truncate(target_id, keep)
+        return True
+
     def can_share(self) -> bool:
-        """Whether two Sequences may own the same cells at all."""
+        """Whether one Sequence can begin with another's cells at all."""
         return not self._is_recurrent
 
     def drop(self, sequence_id: int) -> None:

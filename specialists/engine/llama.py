@@ -53,10 +53,14 @@ class LlamaLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextParams:
-    """Sizes of a context, in tokens. One unified pool of `num_cells` is shared by `max_sequences` Sequences."""
+    """Sizes of a context, in tokens.
+
+    `unified`: one pool of `num_cells` for all `max_sequences` Sequences; otherwise each has its own equal part.
+    """
 
     num_cells: int
     max_sequences: int
+    unified: bool = True
     batch_tokens: int = 512
     threads: int
 
@@ -178,7 +182,7 @@ class Model:
         native.n_ubatch = params.batch_tokens
         native.n_seq_max = params.max_sequences
         native.n_threads = native.n_threads_batch = params.threads
-        native.kv_unified = True
+        native.kv_unified = params.unified
         native.swa_full = False
         native.no_perf = True
         handle = llama_cpp.llama_init_from_model(self._handle, native)

@@ -27,7 +27,7 @@ from specialists.request import (
     Tokens,
 )
 from tests.fakes import FakeClock
-from tests.pico import CHAT_TEMPLATE, write_pico_gemma
+from tests.pico import CHAT_TEMPLATE, write_pico_gemma, write_pico_llama
 
 GREEDY = SamplingParams(temperature=0.0, top_k=1)
 
@@ -40,6 +40,15 @@ def pico_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(pico_path: Path) -> Iterator[Model]:
     model = Model.load(pico_path, gpu_layers=0, log=LlamaLog())
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="session")
+def dense_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """A model with full attention in every layer, whose Sequences each have their own part of the cache."""
+    path = write_pico_llama(tmp_path_factory.mktemp("pico") / "dense.gguf")
+    model = Model.load(path, gpu_layers=0, log=LlamaLog())
     yield model
     model.close()
 

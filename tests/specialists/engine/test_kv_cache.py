@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from specialists.engine.kv_cache import CacheRuleBroken, KVCache
-from specialists.engine.llama import Context, Model
+from specialists.engine.llama import Context, ContextParams, Model
 from tests.specialists.engine.conftest import NewContext, compute
 
 EXACT = 1e-5
@@ -118,6 +118,27 @@ def test_a_checkpoint_of_another_length_is_refused(model: Model, new_context: Ne
     compute(context, 0, random_tokens(50))
     with pytest.raises(CacheRuleBroken):
         cache.share(0, 1, 40, cache.checkpoint(0))
+
+
+def test_separate_parts_share_by_copy_and_stay_exact(dense_model: Model) -> None:
+    """Without a pool, sharers and source all continue as if alone, also from the middle of the source."""
+    assert dense_model.window_tokens == 0
+    params = ContextParams(num_cells=2048, max_sequences=4, unified=False, batch_tokens=64, threads=1)
+    context = dense_model.new_context(params)
+    cache = cache_of(context, dense_model)
+    source = random_tokens(200)
+    compute(context, 0, source)
+    for target, keep in ((1, 200), (2, 150), (3, 1)):
+        assert cache.share(0, target, keep)
+        assert cache.num_tokens(target) == keep
+    for sequence_id, keep in ((1, 200), (2, 150), (3, 1), (0, 200)):
+        mine = source[:keep] + random_tokens(100, seed=sequence_id)
+        continued = compute(context, sequence_id, mine, start=keep)
+        other = dense_model.new_context(params)
+        compute(other, 0, mine[:keep])
+        np.testing.assert_allclose(continued, compute(other, 0, mine, start=keep), atol=REORDERED)
+        other.close()
+    context.close()
 
 
 def test_dropping_frees_every_cell(model: Model, new_context: NewContext) -> None:
