@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 import uvicorn
+import uvloop
 
 from gateway.app import create_app
 from gateway.observability import configure_logging
@@ -22,6 +23,7 @@ from gateway.settings import Settings
 
 logger = logging.getLogger("gateway")
 
+BACKLOG = 2048
 FEW_FILE_DESCRIPTORS = 2048
 LAST_WORDS_SECONDS = 1.0  # for streams to send the error that ends them
 CLOSE_SECONDS = 2.0
@@ -42,8 +44,10 @@ def run(settings: Settings, build: Callable[[Settings], Services]) -> int:
         )  # fmt: skip
         return 1
     with listener:
+        listener.listen(BACKLOG)  # who connects from now on waits instead of being refused
         _warn_of_few_file_descriptors()
-        asyncio.run(_serve(settings, build, listener))
+        # A token costs the gateway a third less time on this loop, and on two cores its time is the engine's.
+        uvloop.run(_serve(settings, build, listener))
     return 0
 
 

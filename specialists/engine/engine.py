@@ -184,9 +184,9 @@ class Engine:
     def _fill_batch(self, chunks: list[Chunk]) -> list[tuple[Chunk, int]]:
         self._batch.clear()
         placed = []
-        for chunk in chunks:
+        # llama.cpp computes neighbouring Sequences together only where their ids follow each other.
+        for chunk in sorted(chunks, key=lambda chunk: chunk.sequence.slot_id):
             sequence, count = chunk
-            assert sequence.slot is not None
             start = sequence.num_computed
             if sequence.request.echo_logprobs and sequence.is_prefilling:
                 logits = "all"
@@ -194,7 +194,7 @@ class Engine:
                 logits = "last" if count == sequence.num_pending else "none"
             placed.append((chunk, len(self._batch)))
             tokens = sequence.tokens[start : start + count]
-            self._batch.add(tokens, position=start, sequence_id=sequence.slot.id, logits=logits)
+            self._batch.add(tokens, position=start, sequence_id=sequence.slot_id, logits=logits)
         return placed
 
     def _make_room(self, chunks: list[Chunk]) -> list[Chunk]:

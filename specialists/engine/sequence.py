@@ -41,6 +41,11 @@ class Sequence:
         return self.request.id
 
     @property
+    def slot_id(self) -> int:
+        """The Sequence id it runs under; −1 while it waits."""
+        return self.slot.id if self.slot is not None else -1
+
+    @property
     def num_pending(self) -> int:
         """Tokens that must be computed before the next one can be drawn."""
         return len(self.tokens) - self.num_computed
