@@ -89,4 +89,4 @@ class _Preload:
 
     async def start(self) -> None:
         if self._specs:
-            self._task = asyncio.create_task(self._pool.preload(self._specs))
+            self._task = asyncio.create_task(self._pool.preload(self._specs, pin=True))

@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from specialists.errors import (
+    GenerationFailed,
     LoadTimeout,
     QueueFull,
     RequestRejected,
@@ -106,6 +107,7 @@ STATUS_OF: tuple[tuple[type[SpecialistError], int, str], ...] = (
     (LoadTimeout, 503, "server_error"),
     (WorkerLost, 503, "server_error"),
     (ShuttingDown, 503, "server_error"),
+    (GenerationFailed, 500, "server_error"),
 )
 
 

@@ -12,6 +12,7 @@
     ├── LoadTimeout              a load made no progress for too long
     ├── WorkerLost               the engine process died
     ├── WorkerTimeout            the engine process lives but went silent
+    ├── GenerationFailed         the engine lives, but cannot compute this one request
     └── ShuttingDown             the gateway is draining
 
 `retry_after_seconds` is set where trying again later can help; where it is None, trying again is pointless.
@@ -93,6 +94,10 @@ class WorkerLost(SpecialistError):
 class WorkerTimeout(SpecialistError):
     code = "worker_timeout"
     retry_after_seconds = 5
+
+
+class GenerationFailed(SpecialistError):
+    code = "generation_failed"
 
 
 class ShuttingDown(SpecialistError):

@@ -38,6 +38,7 @@ from specialists.engine.messages import (
 from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus
 from specialists.errors import (
     ContextOverflow,
+    GenerationFailed,
     InvalidSchema,
     LoadTimeout,
     ModelTooLarge,
@@ -324,4 +325,4 @@ def _error_of(code: str, text: str, param: str | None) -> SpecialistError:
         case RequestRejected.code:
             return RequestRejected(text, param=param)
         case _:
-            return WorkerLost(text)
+            return GenerationFailed(text)

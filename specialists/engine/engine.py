@@ -18,6 +18,7 @@ from specialists.engine.messages import Event, Failed, FromEngine
 from specialists.engine.prefix_cache import Reuse, Slot, common_prefix_len, plan_reuse
 from specialists.engine.sampler import token_logprob
 from specialists.engine.sequence import Sequence
+from specialists.errors import ContextOverflow, GenerationFailed, InvalidSchema
 from specialists.request import Finished, FinishReason, GenerationEvent, Started, TokenLogprob, Tokens
 
 WORTH_WAITING_TOKENS = 64  # a prefix this long, being computed by somebody else, is waited for and shared
@@ -207,7 +208,7 @@ class Engine:
             return chunks
         youngest = max(self._running, key=lambda sequence: sequence.arrived)
         if len(self._running) == 1:
-            self._fail(youngest, "context_length_exceeded", "The cache cannot hold this conversation.", "messages")
+            self._fail(youngest, ContextOverflow.code, "The cache cannot hold this conversation.", "messages")
             return []
         self._preempt(youngest)
         return [chunk for chunk in chunks if chunk.sequence is not youngest]
@@ -225,7 +226,7 @@ class Engine:
     def _start_over(self, chunks: list[Chunk], error: DecodeFailed) -> None:
         """After a failed decode: nothing in the cache can be trusted."""
         if len(chunks) == 1 and chunks[0].sequence in self._suspects:
-            self._fail(chunks[0].sequence, "internal_error", f"This request cannot be computed: {error}.", None)
+            self._fail(chunks[0].sequence, GenerationFailed.code, f"This request cannot be computed: {error}.", None)
         for sequence in reversed(list(self._running)):
             self._preempt(sequence)
             if sequence not in self._suspects:
@@ -294,7 +295,7 @@ class Engine:
         matcher = sequence.matcher
         if matcher is not None and matcher.error is not None:
             message = f"The answer could not be kept to the JSON schema: {matcher.error[:300]}"
-            self._fail(sequence, "invalid_json_schema", message, "response_format")
+            self._fail(sequence, InvalidSchema.code, message, "response_format")
         elif matcher is not None and matcher.is_finished:
             self._finish(sequence, FinishReason.STOP)
 

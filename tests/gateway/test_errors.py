@@ -33,6 +33,7 @@ TABLE: list[tuple[Exception, int, str, str, str | None]] = [
     (errors.ModelTooLarge("no"), 503, "server_error", "model_too_large", None),
     (errors.LoadTimeout("no"), 503, "server_error", "model_loading", None),
     (errors.WorkerLost("no"), 503, "server_error", "worker_lost", None),
+    (errors.GenerationFailed("no"), 500, "server_error", "generation_failed", None),
     (errors.ShuttingDown("no"), 503, "server_error", "shutting_down", None),
     (errors.WorkerTimeout("no"), 504, "server_error", "worker_timeout", None),
 ]
@@ -53,7 +54,7 @@ def kinds_of(base: type[Exception]) -> set[type[Exception]]:
 
 
 def test_every_error_a_request_can_meet_is_in_the_table() -> None:
-    """Nothing a specialist or the gateway raises on purpose becomes a 500."""
+    """Nothing a specialist or the gateway raises on purpose is left to the catch-all."""
     startup_only = {SpecialistError, errors.CatalogueError, GatewayError}
     kinds = {kind for kind in kinds_of(SpecialistError) if kind.__module__ == errors.__name__} | kinds_of(GatewayError)
 

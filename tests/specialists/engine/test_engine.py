@@ -226,5 +226,5 @@ def test_a_request_that_breaks_the_decode_fails_alone(new_bench: NewBench) -> No
         text_request("bad", "please ~ break"), text_request("a", "Hello"), text_request("b", LONG)
     )
     assert poisoned.failed is not None
-    assert poisoned.failed.code == "internal_error"
+    assert poisoned.failed.code == "generation_failed"
     assert [result.text for result in healthy] == [alone(new_bench, "Hello"), alone(new_bench, LONG)]
