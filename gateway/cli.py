@@ -16,6 +16,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+import supervisor.cli
 from gateway import tables
 from gateway.college import College, describe
 from gateway.doctor import diagnose, is_fit
@@ -34,6 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(supervisor.cli.app, name="supervisor")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PIPE_COLUMNS = 200  # wide enough that nobody who greps finds a tag broken over two lines

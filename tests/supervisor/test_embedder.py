@@ -10,7 +10,7 @@ from supervisor.embedder import OnnxEmbedder, open_embedder
 from supervisor.errors import InvalidModel
 from supervisor.tokens import MAX_TOKENS, WordPieces, both_ends
 
-LEAST_COSINE = 0.985  # int8 against torch; before quantisation the two agree to 0.9999
+LEAST_COSINE = 0.997  # int8 against torch; before quantisation the two agree to 0.9999996
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,7 @@ def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
         ("CC-BY-4.0", "OpenStax", True),
         ("CC-BY-SA-4.0 (Stack Exchange titles)", "Super User", False),
         ("CC-BY-SA-3.0", "Java questions", False),
+        ("CC-BY-4.0 (titles: Stack Overflow, CC-BY-SA-3.0)", "StaQC", False),
         ("MIT", "CounselChat", False),
         ("MIT", "K-QA", False),
     ],
