@@ -4,9 +4,11 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 
 from gateway.memory import InvalidSetting, engine_footprint, memory_budget
 from gateway.observability import Metrics
+from gateway.routing import SupervisorChooser, load_classifier
 from gateway.services import Services
 from gateway.settings import Settings
 from specialists.catalogue import Catalogue, load_catalogue
@@ -14,6 +16,7 @@ from specialists.engine.client import EngineClient
 from specialists.engine.protocol import Engine, EngineSpec
 from specialists.pool.budget import format_bytes, read_memory
 from specialists.pool.pool import PoolSettings, SpecialistPool
+from supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gateway")
 
@@ -36,6 +39,12 @@ def build_services(settings: Settings) -> Services:
         settings=PoolSettings(max_queue=settings.max_queue),
     )
     metrics.watch_memory(lambda: budget_bytes, lambda: pool.status().used_bytes)
+    supervisor = SupervisorChooser(
+        supervisor=Supervisor(default=catalogue.default, classifier=load_classifier(settings.embedder or "")),
+        specialists=catalogue.specialists,
+        resident=lambda: [engine.spec for engine in pool.status().engines],
+        footprint_bytes=cache(lambda spec: engine_footprint(spec).weights_bytes),  # reads the file's header
+    )
     logger.info(
         "college %s: specialists %d, engines %d, default %s, memory budget %s",
         catalogue.name, len(catalogue.specialists), len(engines), catalogue.default, format_bytes(budget_bytes),
@@ -45,6 +54,7 @@ def build_services(settings: Settings) -> Services:
         catalogue=catalogue,
         pool=pool,
         metrics=metrics,
+        supervisor=supervisor,
         on_start=_Preload(pool, _pinned(catalogue)).start,
     )
 

@@ -11,6 +11,7 @@ from gateway.chat import ChatService, Chooser, DefaultChooser, SpecialistDirecto
 from gateway.lifecycle import Lifecycle
 from gateway.observability import Metrics
 from gateway.policy import RequestPolicy
+from gateway.routing import SupervisorChooser
 from gateway.settings import Settings
 from gateway.streaming import StreamTimes
 
@@ -37,13 +38,16 @@ async def _nothing_to_start() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """`unix_time` dates the objects clients see; `clock` measures and never jumps."""
+    """`supervisor` decides for `auto` unless a `chooser` is given; without either the default specialist answers.
+
+    `unix_time` dates the objects clients see; `clock` measures and never jumps."""
 
     settings: Settings
     catalogue: SpecialistDirectory
     pool: RunningPool
     metrics: Metrics
     chooser: Chooser | None = None
+    supervisor: SupervisorChooser | None = None
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     on_start: Callable[[], Awaitable[None]] = _nothing_to_start
     clock: Callable[[], float] = time.perf_counter
@@ -57,7 +61,7 @@ class Services:
             policy=RequestPolicy(
                 temperature=self.settings.temperature_policy, max_choices=self.settings.max_parallel_choices
             ),
-            chooser=self.chooser or DefaultChooser(self.catalogue),
+            chooser=self.chooser or self.supervisor or DefaultChooser(self.catalogue),
             observer=self.metrics,
             clock=self.clock,
         )

@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     stalled_reader_seconds: Seconds = Field(
         default=60.0, description="A client that accepts no bytes of its stream for this long is dropped."
     )
+    embedder: str | None = Field(
+        None, description="Encoder of the supervisor: unset for the shipped one, or sentence-transformers:<model>."
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads for each engine; unset, one for each core that may be used."
     )

@@ -1,13 +1,20 @@
 """What the gateway says of itself. Reading it never wakes a model."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
+from gateway.control.schemas import ClassifyBody, classification_object
 from gateway.errors import JSONReply
+from gateway.limits import parse_json
+from gateway.routing import SupervisorChooser
 from gateway.services import Services
+
+Endpoint = Callable[..., Awaitable[Response]]
+MAX_DECISIONS = 100
 
 
 def control_routes(services: Services) -> APIRouter:
@@ -27,7 +34,27 @@ def control_routes(services: Services) -> APIRouter:
         }
         return JSONReply(said)
 
+    if services.supervisor is not None:
+        routes.add_api_route("/classify", _classify(services.supervisor), methods=["POST"])
+        routes.add_api_route("/decisions", _decisions(services.supervisor), methods=["GET"])
     return routes
+
+
+def _classify(chooser: SupervisorChooser) -> Endpoint:
+    async def classify(request: Request) -> Response:
+        """Who would answer, how sure that is, and why."""
+        body = ClassifyBody.model_validate(parse_json(await request.body()))
+        return JSONReply(classification_object(await chooser.decide(body.conversation())))
+
+    return classify
+
+
+def _decisions(chooser: SupervisorChooser) -> Endpoint:
+    async def decisions() -> Response:
+        """The last decisions for `auto`, newest first, without anybody's words."""
+        return JSONReply({"decisions": chooser.supervisor.log.entries(MAX_DECISIONS)})
+
+    return decisions
 
 
 def probe_routes(services: Services) -> APIRouter:

@@ -52,6 +52,22 @@ def test_auto_says_who_answered(client: OpenAI) -> None:
     assert response.parse().choices[0].message.content
 
 
+def test_auto_asks_the_specialist_of_the_domain(client: OpenAI, college_url: str) -> None:
+    """An integral goes to math, an eviction to law, and the log of decisions tells."""
+    for question, tag in (
+        ("What is the integral of x squared?", MATH),
+        ("Can my landlord evict me without notice?", "coe-smollm2-law:q4"),
+    ):
+        completion = client.chat.completions.create(
+            model="auto", messages=[{"role": "user", "content": question}], max_tokens=4
+        )
+        assert completion.model == tag
+        said = httpx.post(f"{college_url}/coe/classify", json={"text": question}, timeout=30).json()
+        assert said["specialist"] == tag
+    decisions = httpx.get(f"{college_url}/coe/decisions", timeout=30).json()["decisions"]
+    assert {"coe-smollm2-law:q4", MATH} <= {decision["tag"] for decision in decisions}
+
+
 def test_a_schema_shapes_the_answer(client: OpenAI) -> None:
     """json_schema answers parse and fit."""
     schema = {
