@@ -80,7 +80,7 @@ class Engine:
         self._steps += 1
         self._admit()
         chunks = schedule(
-            self._suspects[:1] or self._running,
+            self._trial() or self._running,
             batch_tokens=self._context.params.batch_tokens,
             budget=self._budget,
             stop_at_boundaries=self._cache.needs_checkpoints,
@@ -93,6 +93,10 @@ class Engine:
         prefilled = sum(chunk.num_tokens for chunk in chunks if chunk.num_tokens > 1)
         self._budget.observe(prefilled, self._clock() - started)
         return True
+
+    def _trial(self) -> list[Sequence]:
+        """After a failed decode: the one suspect that is computed next; empty when there are none."""
+        return [sequence for sequence in self._suspects if sequence.slot is not None][:1]
 
     # ── admission ────────────────────────────────────────────────────────────
 
@@ -221,6 +225,7 @@ class Engine:
             self._cache.drop(slot.id)
             slot.forget()
         sequence.num_computed = 0
+        sequence.prompt_logprobs.clear()
         self._waiting.appendleft(sequence)
 
     def _start_over(self, chunks: list[Chunk], error: DecodeFailed) -> None:

@@ -228,3 +228,26 @@ def test_a_request_that_breaks_the_decode_fails_alone(new_bench: NewBench) -> No
     assert poisoned.failed is not None
     assert poisoned.failed.code == "generation_failed"
     assert [result.text for result in healthy] == [alone(new_bench, "Hello"), alone(new_bench, LONG)]
+
+
+def test_recovery_from_a_broken_decode_does_not_wait_for_a_shared_prefix(new_bench: NewBench) -> None:
+    """One suspect at a time is computed, also when the next would rather share its prefix; it used to run slotless."""
+    bench = new_bench(max_sequences=3)
+    healthy = [bench.submit(text_request(id, LONG + id)) for id in "ab"]
+    bench.step_until(lambda: all(result.text for result in healthy))
+    bench.context.__class__ = PoisonedContext
+    PoisonedContext.poison = ord("~")
+    [poisoned] = bench.run(text_request("bad", "~"))
+    bench.step_until(lambda: all(result.is_over for result in healthy))
+    assert poisoned.failed is not None
+    assert [result.text for result in healthy] == [alone(new_bench, LONG + "a"), alone(new_bench, LONG + "b")]
+
+
+def test_a_preempted_prompt_is_scored_once(new_bench: NewBench) -> None:
+    """Prompt log-probabilities begin anew when the prompt does; they used to be told twice."""
+    bench = new_bench(num_cells=256, max_sequences=2, batch_tokens=32)
+    hog = bench.submit(text_request("hog", LONG[:100], max_tokens=140))
+    bench.step_until(lambda: len(hog.text) > 10)
+    [result] = bench.run(text_request("echo", LONG[:200], max_tokens=1, logprobs=0, echo_logprobs=True))
+    assert result.started is not None
+    assert len(result.started.prompt_logprobs) == 200
