@@ -15,7 +15,7 @@ from specialists.catalogue import Catalogue, load_catalogue
 from specialists.engine.client import EngineClient
 from specialists.engine.protocol import Engine, EngineSpec
 from specialists.pool.budget import format_bytes, read_memory
-from specialists.pool.pool import PoolSettings, SpecialistPool
+from specialists.pool.pool import EngineState, PoolSettings, SpecialistPool
 from supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gateway")
@@ -42,7 +42,7 @@ def build_services(settings: Settings) -> Services:
     supervisor = SupervisorChooser(
         supervisor=Supervisor(default=catalogue.default, classifier=load_classifier(settings.embedder or "")),
         specialists=catalogue.specialists,
-        resident=lambda: [engine.spec for engine in pool.status().engines],
+        resident=lambda: [engine.spec for engine in pool.status().engines if engine.state is EngineState.READY],
         footprint_bytes=cache(lambda spec: engine_footprint(spec).weights_bytes),  # reads the file's header
     )
     logger.info(

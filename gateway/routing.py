@@ -44,12 +44,13 @@ class SupervisorChooser:
 
     async def decide(self, messages: Sequence[Message]) -> Decision:
         """The whole decision, with its probabilities and what it was weighed against."""
-        turns = [Turn(message.role, message.content) for message in messages]
-        key = conversation_key(turns)
-        return await asyncio.to_thread(self.supervisor.decide, turns, key, self._candidates())
+        return await asyncio.to_thread(self._decide, messages, frozenset(self.resident()))
 
-    def _candidates(self) -> list[Candidate]:
-        resident = set(self.resident())
+    def _decide(self, messages: Sequence[Message], resident: frozenset[EngineSpec]) -> Decision:
+        turns = [Turn(message.role, message.content) for message in messages]
+        return self.supervisor.decide(turns, conversation_key(turns), self._candidates(resident))
+
+    def _candidates(self, resident: frozenset[EngineSpec]) -> list[Candidate]:
         return [
             Candidate(
                 tag=manifest.tag,
@@ -62,10 +63,12 @@ class SupervisorChooser:
         ]
 
     def _swap_seconds(self, manifest: SpecialistManifest) -> float:
+        if manifest.unavailable is not None:
+            return 0.0  # it is never chosen, so there is no need to look at its file again
         try:
             return self.footprint_bytes(manifest.engine) / LOAD_BYTES_PER_SECOND
         except SpecialistError:
-            return 0.0  # its file cannot be read: it is unavailable, and what it would cost does not matter
+            return 0.0  # its file has gone since the start; the request that needs it will hear why
 
 
 def load_classifier(embedder: str) -> SupervisorClassifier | None:
