@@ -1,0 +1,123 @@
+"""Loaded weights, and the log that is llama.cpp's only word on why a load failed."""
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import llama_cpp
+
+from specialists.engine.llama.context import Context, ContextParams
+from specialists.engine.llama.graph_hook import GraphHook
+from specialists.engine.llama.vocabulary import Vocabulary
+from specialists.errors import ModelTooLarge, SpecialistUnavailable
+
+_OUT_OF_MEMORY_WORDS = ("failed to allocate", "unable to allocate", "out of memory", "cudaMalloc failed")
+
+
+class LlamaLog:
+    """Collects llama.cpp's warnings and errors, which are its only word on why something failed."""
+
+    def __init__(self, forward: Callable[[str], None] | None = None) -> None:
+        self.recent: list[str] = []
+        self._forward = forward
+        self._callback = llama_cpp.llama_log_callback(self._receive)  # must outlive the library's use of it
+        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p())
+
+    def _receive(self, level: int, text: bytes, _user_data: object) -> None:
+        if level not in (3, 4):  # GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR
+            return
+        line = text.decode("utf-8", "replace").strip()
+        self.recent = [*self.recent[-19:], line]
+        if self._forward is not None and line:
+            self._forward(line)
+
+
+class Model:
+    """Loaded weights, and a LoRA adapter if one was asked for. Free with `close`."""
+
+    def __init__(self, handle: Any, adapter: Any | None, log: LlamaLog) -> None:
+        self._handle = handle
+        self._adapter = adapter
+        self._log = log  # llama.cpp calls it as long as the model lives
+        self.vocabulary = Vocabulary(handle)
+        self.trained_context_tokens: int = llama_cpp.llama_model_n_ctx_train(handle)
+        self.window_tokens: int = llama_cpp.llama_model_n_swa(handle)
+        self.is_recurrent: bool = llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        gpu_layers: int,
+        adapter_path: Path | None = None,
+        on_progress: Callable[[float], None] = lambda _share: None,
+        log: LlamaLog,
+    ) -> Self:
+        """Load a GGUF. Raises SpecialistUnavailable or ModelTooLarge with llama.cpp's own reason."""
+
+        def report(share: float, _user_data: object) -> bool:
+            on_progress(share)
+            return True
+
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        # Repacked CPU weights cannot be rewritten in parts, and the AMX path crashes on some shapes (SmolLM2 Q4_1).
+        params.use_extra_bufts = False
+        callback = llama_cpp.llama_progress_callback(report)  # kept alive by this frame until the load is over
+        params.progress_callback = callback
+        handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not handle:
+            raise _load_error(path, log)
+        adapter = None
+        if adapter_path is not None:
+            adapter = llama_cpp.llama_adapter_lora_init(handle, str(adapter_path).encode())
+            if not adapter:
+                llama_cpp.llama_model_free(handle)
+                raise _load_error(adapter_path, log)
+        return cls(handle, adapter, log)
+
+    def new_context(self, params: ContextParams, *, hook: GraphHook | None = None) -> Context:
+        """A context over these weights, seen by `hook`. Raises ModelTooLarge when its cache cannot be allocated."""
+        native = llama_cpp.llama_context_default_params()
+        native.n_ctx = params.num_cells
+        native.n_batch = params.batch_tokens
+        native.n_ubatch = params.batch_tokens
+        native.n_seq_max = params.max_sequences
+        native.n_threads = native.n_threads_batch = params.threads
+        native.kv_unified = params.unified
+        native.swa_full = False
+        native.no_perf = True
+        if hook is not None:
+            native.cb_eval = hook.native
+        handle = llama_cpp.llama_init_from_model(self._handle, native)
+        if not handle:
+            reason = self._log.recent[-1] if self._log.recent else "no reason given"
+            raise ModelTooLarge(f"the context of {params.num_cells} tokens could not be allocated: {reason}")
+        if self._adapter is not None:
+            adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self._adapter)
+            scales = (ctypes.c_float * 1)(1.0)
+            llama_cpp.llama_set_adapters_lora(handle, adapters, 1, scales)
+        return Context(handle, self, self.vocabulary.size, params, hook=hook)
+
+    def chat_template(self) -> str | None:
+        template = llama_cpp.llama_model_chat_template(self._handle, None)
+        return template.decode("utf-8", "replace") if template else None
+
+    def describe(self) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        llama_cpp.llama_model_desc(self._handle, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        if self._handle:
+            llama_cpp.llama_model_free(self._handle)  # frees its adapters too
+            self._handle = None
+
+
+def _load_error(path: Path, log: LlamaLog) -> SpecialistUnavailable:
+    reason = "; ".join(line for line in log.recent[-3:] if line) or "llama.cpp gave no reason"
+    if any(word in line for line in log.recent for word in _OUT_OF_MEMORY_WORDS):
+        return ModelTooLarge(f"{path.name} does not fit into memory: {reason}")
+    return SpecialistUnavailable(f"{path.name} could not be loaded: {reason}")
