@@ -1,6 +1,6 @@
 """The parent's side of one engine process: start it, speak to it, notice when it is gone or silent.
 
-Implements `protocol.Engine`. A slow reader never costs the gateway memory: past `MAX_BUFFERED_EVENTS` its request is
+Implements `protocol.Engine`. A slow reader never costs the gateway memory: past `MAX_UNREAD_TOKENS` its request is
 paused in the engine until it has caught up. The engine beats while it works; when it goes silent with work
 outstanding it is taken for hung and killed.
 """
@@ -48,10 +48,10 @@ from specialists.errors import (
     WorkerLost,
     WorkerTimeout,
 )
-from specialists.request import Finished, GenerationEvent, GenerationRequest
+from specialists.request import Finished, GenerationEvent, GenerationRequest, Tokens
 
-MAX_BUFFERED_EVENTS = 256
-RESUME_BELOW_EVENTS = 64
+MAX_UNREAD_TOKENS = 256
+RESUME_BELOW_TOKENS = 64
 
 # OpenMP threads wait for each other at every layer. By default they spin for milliseconds; with one other busy process
 # on two cores that made generation fifty times slower (3 tokens/s instead of 160), spinning briefly six times. On an
@@ -64,12 +64,14 @@ class _Stream:
 
     def __init__(self) -> None:
         self.events: deque[GenerationEvent] = deque()
+        self.num_unread_tokens = 0
         self.error: SpecialistError | None = None
         self.is_paused = False
         self._arrival = asyncio.Event()
 
     def put(self, event: GenerationEvent) -> None:
         self.events.append(event)
+        self.num_unread_tokens += _num_tokens(event)
         self._arrival.set()
 
     def fail(self, error: SpecialistError) -> None:
@@ -82,7 +84,13 @@ class _Stream:
                 raise self.error
             self._arrival.clear()
             await self._arrival.wait()
-        return self.events.popleft()
+        event = self.events.popleft()
+        self.num_unread_tokens -= _num_tokens(event)
+        return event
+
+
+def _num_tokens(event: GenerationEvent) -> int:
+    return event.num_draws if isinstance(event, Tokens) else 0
 
 
 class EngineClient:
@@ -273,12 +281,12 @@ class EngineClient:
                 raise msgspec.DecodeError(f"unexpected {type(message).__name__}")
 
     def _pause_if_full(self, id: str, stream: _Stream) -> None:
-        if len(stream.events) >= MAX_BUFFERED_EVENTS and not stream.is_paused:
+        if stream.num_unread_tokens >= MAX_UNREAD_TOKENS and not stream.is_paused:
             stream.is_paused = True
             self._send(Pause(id))
 
     def _resume_if_drained(self, id: str, stream: _Stream) -> None:
-        if stream.is_paused and len(stream.events) < RESUME_BELOW_EVENTS:
+        if stream.is_paused and stream.num_unread_tokens < RESUME_BELOW_TOKENS:
             stream.is_paused = False
             self._send(Resume(id))
 

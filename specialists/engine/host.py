@@ -37,6 +37,7 @@ from specialists.engine.messages import (
     decode_to_engine,
     encode_frame,
 )
+from specialists.engine.outbox import Outbox
 from specialists.engine.preparation import Preparation
 from specialists.engine.sequence import Sequence
 from specialists.errors import ModelTooLarge, RequestRejected, SpecialistUnavailable
@@ -44,6 +45,7 @@ from specialists.reasoning import REASONING_MARKERS
 
 HEARTBEAT_SECONDS = 0.5
 BATCH_TOKENS = 512
+CPU_TEXT_INTERVAL_SECONDS = 0.03  # 33 updates a second look continuous
 FALLBACK_TEMPLATE = (  # for base models, whose files carry no template
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant: "
 )
@@ -83,12 +85,12 @@ def serve(sock: socket.socket, *, log: Callable[[str], None], clock: Callable[[]
     if not first or not isinstance(first[0], Load):
         return
     try:
-        engine, preparation, outgoing = _load(first[0], connection, log, clock)
+        engine, preparation, outbox = _load(first[0], connection, log, clock)
     except SpecialistUnavailable as error:
         connection.send(LoadFailed(str(error), isinstance(error, ModelTooLarge)))
         return
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-    loop = threading.Thread(target=_run_engine, args=(engine, commands, outgoing, connection, clock), daemon=True)
+    loop = threading.Thread(target=_run_engine, args=(engine, commands, outbox, connection, clock), daemon=True)
     loop.start()
     _read_commands(connection, preparation, commands)
     os._exit(0)
@@ -96,7 +98,7 @@ def serve(sock: socket.socket, *, log: Callable[[str], None], clock: Callable[[]
 
 def _load(
     order: Load, connection: Connection, log: Callable[[str], None], clock: Callable[[], float]
-) -> tuple[Engine, Preparation, list[FromEngine]]:
+) -> tuple[Engine, Preparation, Outbox]:
     started = clock()
     model = Model.load(
         Path(order.model_path),
@@ -119,12 +121,12 @@ def _load(
     )
     context = model.new_context(params)
     cache = KVCache(context, window_tokens=model.window_tokens, is_recurrent=model.is_recurrent)
-    outgoing: list[FromEngine] = []
+    outbox = Outbox(text_interval_seconds=0.0 if order.gpu_layers else CPU_TEXT_INTERVAL_SECONDS)
     engine = Engine(
         context,
         vocabulary,
         cache,
-        emit=outgoing.append,
+        emit=outbox.put,
         clock=clock,
         visible_markup=_reasoning_tokens(vocabulary),
     )
@@ -136,7 +138,7 @@ def _load(
             load_seconds=clock() - started,
         )
     )
-    return engine, Preparation(vocabulary, template, clock=clock), outgoing
+    return engine, Preparation(vocabulary, template, clock=clock), outbox
 
 
 def _reasoning_tokens(vocabulary: Vocabulary) -> frozenset[int]:
@@ -177,7 +179,7 @@ def _read_commands(connection: Connection, preparation: Preparation, commands: "
 def _run_engine(
     engine: Engine,
     commands: "queue.SimpleQueue[Command]",
-    outgoing: list[FromEngine],
+    outbox: Outbox,
     connection: Connection,
     clock: Callable[[], float],
 ) -> None:
@@ -186,31 +188,32 @@ def _run_engine(
     is_busy = False
     try:
         while True:
-            _take_commands(engine, commands, wait=not is_busy)
+            _take_commands(engine, outbox, commands, wait=not is_busy)
             is_busy = engine.step()
-            if clock() - last_beat >= HEARTBEAT_SECONDS or not is_busy:
-                last_beat = clock()
-                outgoing.append(Heartbeat(engine.num_running, engine.num_waiting))
-            if outgoing:
-                connection.send(*outgoing)
-                outgoing.clear()
+            now = clock()
+            if now - last_beat >= HEARTBEAT_SECONDS or not is_busy:
+                last_beat = now
+                outbox.put(Heartbeat(engine.num_running, engine.num_waiting))
+            if messages := outbox.take(now, is_idle=not is_busy):
+                connection.send(*messages)
     except OSError:
         os._exit(0)  # the parent closed the socket: nobody is left to answer
 
 
-def _take_commands(engine: Engine, commands: "queue.SimpleQueue[Command]", *, wait: bool) -> None:
+def _take_commands(engine: Engine, outbox: Outbox, commands: "queue.SimpleQueue[Command]", *, wait: bool) -> None:
     if wait:
-        _take_command(engine, commands.get())
+        _take_command(engine, outbox, commands.get())
     while not commands.empty():
-        _take_command(engine, commands.get())
+        _take_command(engine, outbox, commands.get())
 
 
-def _take_command(engine: Engine, command: Command) -> None:
+def _take_command(engine: Engine, outbox: Outbox, command: Command) -> None:
     match command:
         case Sequence():
             engine.add(command)
         case Abort(id):
             engine.abort(id)
+            outbox.forget(id)
         case Pause(id):
             engine.set_paused(id, True)
         case Resume(id):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from specialists.engine.client import MAX_BUFFERED_EVENTS, EngineClient
+from specialists.engine.client import MAX_UNREAD_TOKENS, EngineClient
 from specialists.engine.protocol import EngineInfo, EngineSpec
 from specialists.errors import (
     ContextOverflow,
@@ -120,14 +120,14 @@ async def test_leaving_a_stream_frees_its_slot(pico_path: Path) -> None:
 
 
 async def test_a_slow_reader_pauses_its_own_request_only(pico_path: Path) -> None:
-    """Unread events stay bounded, others are served meanwhile, and nothing is lost once reading resumes (F36)."""
+    """Unread text stays bounded, others are served meanwhile, and nothing is lost once reading resumes (F36)."""
     async with running(pico_path) as (client, _):
         slow = aiter(client.generate(endless("slow")))
         events = [await anext(slow)]
         quick = await collect(client, text_request("quick", "Hello", max_tokens=2000, context_tokens=4096))
         assert isinstance(quick[-1], Finished)
-        backlog = len(client._streams["slow"].events)
-        assert MAX_BUFFERED_EVENTS <= backlog < 2 * MAX_BUFFERED_EVENTS
+        backlog = client._streams["slow"].num_unread_tokens
+        assert MAX_UNREAD_TOKENS <= backlog < 2 * MAX_UNREAD_TOKENS
         events += [event async for event in slow]
         assert isinstance(events[-1], Finished)
         assert events[-1].usage.completion_tokens == 4000
