@@ -1,8 +1,9 @@
 """Put a load on an OpenAI-compatible server and time what comes back; reports nothing itself.
 
 Closed loop: each of N clients sends its next request when its last one has ended. Every time is in seconds from
-the moment the request was sent. Token counts are the server's own (`stream_options.include_usage`); between
-tokens means between two chunks that carry text, which is one token on the servers this was written for.
+the moment the request was sent. Token counts are the server's own (`stream_options.include_usage`). Servers differ in
+how many tokens they put into one chunk, so time per token is the whole of the answer after its first text divided by
+its tokens, and what a reader notices besides, the pauses, is between two chunks that carry text.
 """
 
 import asyncio
@@ -20,12 +21,16 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One server: its address up to and including /v1, and what to ask it for."""
+    """One server: its address up to and including /v1, and what to ask it for.
+
+    `prefill` is what its answers are made to begin with, by an assistant message at the end.
+    """
 
     name: str
     base_url: str
     model: str
     api_key: str | None = None
+    prefill: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -34,15 +39,22 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """One finished stream. `inter_token_seconds` has one entry fewer than there were chunks of text."""
+    """One finished stream. `pause_seconds` has one entry fewer than there were chunks of text."""
 
     first_token_seconds: float
-    inter_token_seconds: tuple[float, ...]
+    pause_seconds: tuple[float, ...]
     total_seconds: float
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
     reached_limit: bool
+
+    @property
+    def seconds_per_token(self) -> float | None:
+        """Mean over the tokens after the first; None for an answer of one."""
+        if self.completion_tokens < 2:
+            return None
+        return sum(self.pause_seconds) / (self.completion_tokens - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +92,11 @@ def chat_body(
     `forbidden` token ids get a bias of −100: with a model's end-of-turn tokens among them every answer runs to
     `max_tokens`, so that two servers do the same work.
     """
+    prefill = [{"role": "assistant", "content": target.prefill}] if target.prefill else []
     bias = {"logit_bias": {str(token): -100 for token in forbidden}} if forbidden else {}
     return bias | {
         "model": target.model,
-        "messages": messages,
+        "messages": [*messages, *prefill],
         "max_tokens": max_tokens,
         "temperature": 0.6,
         "seed": seed,
@@ -115,7 +128,7 @@ async def time_stream(client: httpx.AsyncClient, target: Target, body: dict[str,
         raise BrokenStream("the stream ended without a finish_reason" if finish is None else "no usage was sent")
     return Timing(
         first_token_seconds=(arrivals[0] if arrivals else ended) - started,
-        inter_token_seconds=tuple(later - earlier for earlier, later in itertools.pairwise(arrivals)),
+        pause_seconds=tuple(later - earlier for earlier, later in itertools.pairwise(arrivals)),
         total_seconds=ended - started,
         prompt_tokens=int(usage.get("prompt_tokens", 0)),
         cached_tokens=int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),

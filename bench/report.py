@@ -25,7 +25,8 @@ class Summary:
 
     tokens_per_second: float
     first_token_ms: Percentiles
-    inter_token_ms: Percentiles
+    per_token_ms: Percentiles
+    pause_ms: Percentiles
     requests: int
     failed: int
     completion_tokens: int
@@ -66,7 +67,8 @@ def summarise(result: LoadResult) -> Summary:
     return Summary(
         tokens_per_second=result.tokens_per_second,
         first_token_ms=percentiles_ms([timing.first_token_seconds for timing in timings]),
-        inter_token_ms=percentiles_ms([gap for timing in timings for gap in timing.inter_token_seconds]),
+        per_token_ms=percentiles_ms([each for timing in timings if (each := timing.seconds_per_token) is not None]),
+        pause_ms=percentiles_ms([pause for timing in timings for pause in timing.pause_seconds]),
         requests=len(timings) + len(result.failures),
         failed=len(result.failures),
         completion_tokens=result.completion_tokens,
@@ -95,26 +97,27 @@ def ratios(ours: Sequence[Summary], theirs: Sequence[Summary]) -> dict[str, Rati
     return {
         "tokens_per_second": ratio([s.tokens_per_second for s in ours], [s.tokens_per_second for s in theirs]),
         "first_token_p50": ratio([s.first_token_ms.p50 for s in ours], [s.first_token_ms.p50 for s in theirs]),
-        "inter_token_p50": ratio([s.inter_token_ms.p50 for s in ours], [s.inter_token_ms.p50 for s in theirs]),
+        "per_token_p50": ratio([s.per_token_ms.p50 for s in ours], [s.per_token_ms.p50 for s in theirs]),
     }
 
 
 HEADER = (
-    f"{'clients':>7}  {'server':<10} {'tokens/s':>9}   {'first token ms: p50':>19} {'p95':>8} {'p99':>8}   "
-    f"{'between tokens ms: p50':>22} {'p95':>8} {'p99':>8}   {'prompt tokens':>13} {'cached':>7} {'failed':>6}"
+    f"{'clients':>7}  {'server':<6} {'tokens/s':>9}   {'first token ms: p50':>19} {'p95':>8} {'p99':>8}   "
+    f"{'per token ms: p50':>17} {'p95':>8} {'p99':>8}   {'pauses ms: p50':>14} {'p95':>8} {'p99':>8}   "
+    f"{'prompt tokens':>13} {'cached':>7} {'failed':>6}"
 )
 
 
 def row(concurrency: int, name: str, summary: Summary) -> str:
     return (
-        f"{concurrency:>7}  {name:<10} {summary.tokens_per_second:>9.1f}   {'':>10} {summary.first_token_ms}   "
-        f"{'':>13} {summary.inter_token_ms}   {summary.prompt_tokens:>13} {summary.cached_tokens:>7} "
-        f"{summary.failed:>3}/{summary.requests}"
+        f"{concurrency:>7}  {name:<6} {summary.tokens_per_second:>9.1f}   {'':>10} {summary.first_token_ms}   "
+        f"{'':>8} {summary.per_token_ms}   {'':>5} {summary.pause_ms}   {summary.prompt_tokens:>13} "
+        f"{summary.cached_tokens:>7} {summary.failed:>3}/{summary.requests}"
     )
 
 
 def ratio_line(concurrency: int, found: dict[str, Ratio | None]) -> str:
-    words = {"tokens_per_second": "tokens/s", "first_token_p50": "first token", "inter_token_p50": "between tokens"}
+    words = {"tokens_per_second": "tokens/s", "first_token_p50": "first token", "per_token_p50": "per token"}
     parts = [f"{words[name]} {value if value is not None else 'n/a'}" for name, value in found.items()]
     return f"{concurrency:>7}  ours/theirs: {' · '.join(parts)}"
 

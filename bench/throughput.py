@@ -32,6 +32,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--model", default="auto", help="model to ask it for (default: auto)")
     parser.add_argument("--peer", metavar="URL", help="second server, given the same load in turn")
     parser.add_argument("--peer-model", help="model to ask the peer for (default: that of --model)")
+    parser.add_argument(
+        "--peer-prefill",
+        default="",
+        metavar="TEXT",
+        help=r"what the peer's answers begin with, with \n for a line end: give it the think block that ours adds, "
+        "and both compute the same prompt",
+    )
     parser.add_argument("--concurrency", type=_counts, default=[1, 2, 4, 8], help="clients (default: 1,2,4,8)")
     parser.add_argument("--requests", type=_count, help="requests for each load (default: 4 for each client)")
     parser.add_argument("--max-tokens", type=_count, default=128, help="longest answer, in tokens (default: 128)")
@@ -65,7 +72,8 @@ def targets(options: argparse.Namespace) -> list[Target]:
     found = [Target(name="ours", base_url=openai_base(options.url), model=options.model, api_key=key)]
     if options.peer:
         model = options.peer_model or options.model
-        found.append(Target(name="peer", base_url=openai_base(options.peer), model=model, api_key=key))
+        prefill = options.peer_prefill.replace("\\n", "\n")
+        found.append(Target(name="peer", base_url=openai_base(options.peer), model=model, api_key=key, prefill=prefill))
     return found
 
 

@@ -97,7 +97,7 @@ async def test_counts_come_from_usage_and_times_from_the_clock() -> None:
 
     expected = Timing(
         first_token_seconds=1.0,
-        inter_token_seconds=(1.0, 1.0),
+        pause_seconds=(1.0, 1.0),
         total_seconds=4.0,
         prompt_tokens=7,
         cached_tokens=2,
@@ -105,8 +105,16 @@ async def test_counts_come_from_usage_and_times_from_the_clock() -> None:
         reached_limit=True,
     )
     assert result.timings == (expected,)
+    assert expected.seconds_per_token == 0.5
     assert result.seconds == 6.0
     assert result.tokens_per_second == pytest.approx(5 / 6)
+
+
+def test_a_prefill_is_where_the_answer_begins() -> None:
+    """A server that is given the beginning of its answers gets it as the last message, from the assistant."""
+    peer = Target(name="peer", base_url="http://127.0.0.1/v1", model="m", prefill="<think></think>\n")
+    body = chat_body(peer, [{"role": "user", "content": "hello"}], max_tokens=5, seed=0)
+    assert body["messages"][-1] == {"role": "assistant", "content": "<think></think>\n"}
 
 
 async def test_exactly_the_asked_number_of_clients_is_in_flight() -> None:
@@ -209,7 +217,7 @@ async def test_the_middle_round_is_a_real_round() -> None:
     def summary(speed: float) -> Summary:
         zero = Percentiles(0.0, 0.0, 0.0)
         return Summary(
-            tokens_per_second=speed, first_token_ms=zero, inter_token_ms=zero, requests=1, failed=0,
+            tokens_per_second=speed, first_token_ms=zero, per_token_ms=zero, pause_ms=zero, requests=1, failed=0,
             completion_tokens=1, prompt_tokens=1, cached_tokens=0, reached_limit=0,
         )  # fmt: skip
 
