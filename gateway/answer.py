@@ -5,13 +5,16 @@ Knows no HTTP and no dialect. Time comes from a clock, measurements go to an obs
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
-from msgspec import Struct
+from msgspec.structs import replace as replace_struct
 
+from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted
 from gateway.fan_in import fan_in
+from gateway.loop_ledger import LoopLedger
 from gateway.policy import Plan
+from gateway.second_opinion import with_second_opinion
 from specialists.engine.protocol import Engine
 from specialists.errors import WorkerLost
 from specialists.manifest import SpecialistManifest
@@ -19,9 +22,9 @@ from specialists.reasoning import Channel, Piece, ReasoningSplitter
 from specialists.request import (
     ChatPrompt,
     Finished,
-    FinishReason,
     GenerationEvent,
     GenerationRequest,
+    LoopReport,
     Started,
     TokenLogprob,
     Tokens,
@@ -55,45 +58,28 @@ class GenerationObserver(Protocol):
         """The first text came this long after the request."""
 
     def next_token(self, specialist: str, *, seconds: float) -> None:
-        """Text came this long after the text before."""
+        """Text came this long after the text before, per token."""
 
     def generated(self, specialist: str, usage: Usage) -> None:
         """A generation ended, complete or not."""
 
+    def guarded(self, specialist: str, domain: str, report: LoopReport) -> None:
+        """A generation that the loop guard watched is complete."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingDecision:
-    """Which specialist answers, and why. `confidence` is a probability, None where nothing was classified."""
+    """Which specialist answers, and why. `confidence` is a probability, None where nothing was classified.
+
+    `decision_id` names the decision for feedback, None where the client decided. `is_fallback`: nobody could classify.
+    """
 
     tag: str
     domain: str
     confidence: float | None
     reason: str
-
-
-class ChoiceStarted(Struct, frozen=True):
-    """The prompt of choice `index` was accepted. Comes again if the answer had to be begun anew."""
-
-    index: int
-    event: Started
-
-
-class ChoiceDelta(Struct, frozen=True):
-    """More text of choice `index`; one of the two texts may be empty. `logprobs` belong to the content."""
-
-    index: int
-    content: str
-    reasoning: str
-    logprobs: tuple[TokenLogprob, ...]
-
-
-class ChoiceFinished(Struct, frozen=True):
-    index: int
-    reason: FinishReason
-    usage: Usage
-
-
-AnswerEvent = ChoiceStarted | ChoiceDelta | ChoiceFinished
+    decision_id: str | None = None
+    is_fallback: bool = False
 
 
 @dataclass(slots=True)
@@ -111,22 +97,48 @@ class AnswerTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One request on its way: who answers it, under which rules, and the events as they come."""
+    """One request on its way: who answers it, under which rules, and the events as they come.
+
+    `fallback` is the same request put to another specialist, for choices that loop beyond rescue; only for answers
+    that nobody sees before they are complete. `loops` says by choice what the loop guard did.
+    """
 
     manifest: SpecialistManifest
     decision: RoutingDecision
     plan: Plan
     pool: LeasingPool
     observer: GenerationObserver
+    ledger: LoopLedger
     clock: Callable[[], float]
     times: AnswerTimes = field(default_factory=AnswerTimes)
+    fallback: "Answer | None" = None
+    loops: dict[int, LoopReport] = field(default_factory=dict)
 
-    async def events(self) -> AsyncGenerator[AnswerEvent]:
+    def events(self) -> AsyncGenerator[AnswerEvent]:
         """Yield the events of all choices. Closing it aborts what still runs and gives the lease back.
 
         Raises every error of `specialists.errors` that a pool or an engine may raise. An engine lost before any
-        text is replaced once, unseen; ChoiceStarted may then come twice.
+        text is replaced once, unseen; ChoiceStarted may then come twice. `loops` is complete when the events are.
         """
+        return self._generated() if self.fallback is None else self._with_fallback(self.fallback)
+
+    async def _with_fallback(self, fallback: "Answer") -> AsyncGenerator[AnswerEvent]:
+        both = with_second_opinion(self._generated(), fallback.some_events, tag=fallback.manifest.tag)
+        async with aclosing(both) as events:
+            async for event in events:
+                if type(event) is ChoiceFinished and event.loop is not None:
+                    self.loops[event.index] = event.loop
+                yield event
+
+    async def some_events(self, indices: Sequence[int]) -> AsyncGenerator[AnswerEvent]:
+        """The events of these choices alone."""
+        generations = tuple(self.plan.generations[index] for index in indices)
+        part = replace(self, plan=replace(self.plan, generations=generations), fallback=None)
+        async with aclosing(part.events()) as events:
+            async for event in events:
+                yield replace_struct(event, index=indices[event.index])
+
+    async def _generated(self) -> AsyncGenerator[AnswerEvent]:
         begun = self.clock()
         is_first_try = True
         while True:
@@ -138,7 +150,7 @@ class Answer:
                     leased = self.clock()
                     async with aclosing(self._generate(lease.engine, begun)) as events:
                         async for event in events:
-                            has_text = has_text or type(event) is not ChoiceStarted
+                            has_text = has_text or _says_something(event)
                             if type(event) is ChoiceFinished:
                                 self.times.engine_seconds = self.clock() - leased
                             yield event
@@ -163,7 +175,7 @@ class Answer:
             async with aclosing(_closable(engine, generation)) as events:
                 async for event in events:
                     if type(event) is Tokens:
-                        stopwatch.text()
+                        stopwatch.text(event.num_draws)
                         for delta in speech.hear(event):
                             yield delta
                     elif type(event) is Started:
@@ -173,9 +185,20 @@ class Answer:
                         stopwatch.finished(event)
                         for delta in speech.end():
                             yield delta
-                        yield ChoiceFinished(index, event.reason, event.usage)
+                        if event.loop is not None:
+                            self.loops[index] = event.loop
+                            self._note_loops(generation.id, event.loop)
+                        yield ChoiceFinished(index, event.reason, event.usage, event.loop)
         finally:
             stopwatch.stop()
+
+    def _note_loops(self, id: str, report: LoopReport) -> None:
+        self.observer.guarded(self.manifest.tag, self.decision.domain, report)
+        self.ledger.record(id, self.manifest.tag, self.decision.domain, report)
+
+
+def _says_something(event: AnswerEvent) -> bool:
+    return type(event) is ChoiceFinished or (type(event) is ChoiceDelta and bool(event.content or event.reasoning))
 
 
 def _closable(engine: Engine, generation: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
@@ -226,19 +249,19 @@ class _Stopwatch:
         self._begun = begun
         self._last: float | None = None
         self._usage = Usage(prompt_tokens=0, completion_tokens=0)
-        self._num_texts = 0
+        self._num_draws = 0
 
     def started(self, event: Started) -> None:
         self._usage = Usage(prompt_tokens=event.prompt_tokens, completion_tokens=0, cached_tokens=event.cached_tokens)
 
-    def text(self) -> None:
+    def text(self, num_draws: int) -> None:
         now = self._clock()
         if self._last is None:
             self._observer.first_token(self._tag, seconds=now - self._begun)
         else:
-            self._observer.next_token(self._tag, seconds=now - self._last)
+            self._observer.next_token(self._tag, seconds=(now - self._last) / num_draws)
         self._last = now
-        self._num_texts += 1
+        self._num_draws += num_draws
 
     def finished(self, event: Finished) -> None:
         self._usage = event.usage
@@ -249,7 +272,7 @@ class _Stopwatch:
             self._tag,
             Usage(
                 prompt_tokens=usage.prompt_tokens,
-                completion_tokens=usage.completion_tokens or self._num_texts,
+                completion_tokens=usage.completion_tokens or self._num_draws,
                 cached_tokens=usage.cached_tokens,
             ),
         )

@@ -6,12 +6,13 @@ specialist answers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gateway.answer import Answer, GenerationObserver, LeasingPool, RoutingDecision
+from gateway.loop_ledger import LoopLedger
 from gateway.policy import RequestPolicy
-from gateway.request import ChatRequest, CompletionRequest
+from gateway.request import NO_THREAD, ChatRequest, CompletionRequest, ConversationThread
 from specialists.errors import SpecialistUnavailable
 from specialists.manifest import SpecialistManifest
 from specialists.request import Message
@@ -39,7 +40,7 @@ class SpecialistDirectory(Protocol):
 class Chooser(Protocol):
     """Decides for `auto`."""
 
-    async def choose(self, messages: Sequence[Message]) -> RoutingDecision:
+    async def choose(self, messages: Sequence[Message], thread: ConversationThread) -> RoutingDecision:
         """The tag is one of the catalogue's. Never fails: who cannot decide names the default, with the reason."""
         ...
 
@@ -50,7 +51,7 @@ class DefaultChooser:
 
     catalogue: SpecialistDirectory
 
-    async def choose(self, messages: Sequence[Message]) -> RoutingDecision:
+    async def choose(self, messages: Sequence[Message], thread: ConversationThread) -> RoutingDecision:
         return _decision(self.catalogue.resolve(self.catalogue.default), reason="default")
 
 
@@ -63,6 +64,7 @@ class ChatService:
     policy: RequestPolicy
     chooser: Chooser
     observer: GenerationObserver
+    loops: LoopLedger
     clock: Callable[[], float]
 
     async def open(self, request: ChatRequest | CompletionRequest, *, request_id: str) -> Answer:
@@ -74,20 +76,44 @@ class ChatService:
         manifest = self.catalogue.resolve(decision.tag)
         if manifest.unavailable is not None:
             raise SpecialistUnavailable(f"Specialist '{manifest.tag}' cannot be served: {manifest.unavailable}")
-        plan = self.policy.apply(request, manifest, request_id=request_id)
+        answer = self._answer(request, manifest, decision, request_id)
+        fallback = self._fallback(request, manifest)
+        if fallback is None:
+            return answer
+        return replace(answer, fallback=self._answer(request, fallback, decision, f"{request_id}-again"))
+
+    def _answer(
+        self,
+        request: ChatRequest | CompletionRequest,
+        manifest: SpecialistManifest,
+        decision: RoutingDecision,
+        request_id: str,
+    ) -> Answer:
         return Answer(
             manifest=manifest,
             decision=decision,
-            plan=plan,
+            plan=self.policy.apply(request, manifest, request_id=request_id),
             pool=self.pool,
             observer=self.observer,
+            ledger=self.loops,
             clock=self.clock,
         )
+
+    def _fallback(
+        self, request: ChatRequest | CompletionRequest, manifest: SpecialistManifest
+    ) -> SpecialistManifest | None:
+        """Who answers should this specialist loop beyond rescue; nobody where the client watches it answer."""
+        tag = manifest.loop_guard.fallback
+        if tag is None or request.is_streamed:
+            return None
+        fallback = self.catalogue.resolve(tag)
+        return None if fallback.unavailable is not None or fallback.tag == manifest.tag else fallback
 
     async def _decide(self, request: ChatRequest | CompletionRequest) -> RoutingDecision:
         if not self.catalogue.is_auto(request.model):
             return _decision(self.catalogue.resolve(request.model), reason="named")
-        return await self.chooser.choose(_messages(request))
+        thread = request.thread if isinstance(request, ChatRequest) else NO_THREAD
+        return await self.chooser.choose(_messages(request), thread)
 
 
 def _messages(request: ChatRequest | CompletionRequest) -> Sequence[Message]:

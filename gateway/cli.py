@@ -16,17 +16,17 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+import specialists.builder.cli
 import supervisor.cli
 from gateway import tables
 from gateway.college import College, describe
 from gateway.doctor import diagnose, is_fit
 from gateway.machine import read_machine
-from gateway.memory import InvalidSetting
+from gateway.memory import InvalidSetting, read_engine_memory
 from gateway.settings import LogLevel, Settings
 from gateway.terminal_chat import ChatClient, TerminalChat, refusal
 from gateway.terminal_screen import PlainScreen, RichScreen
 from specialists.errors import CatalogueError, SpecialistError
-from specialists.pool.budget import read_memory
 
 app = typer.Typer(
     name="coe",
@@ -174,7 +174,7 @@ def _served_models(url: str, api_key: str | None) -> list[dict[str, Any]]:
 def _college(college: Path | None, memory_budget: str | None = None) -> College:
     """The college, described; one that cannot be read is a usage error."""
     with usage_errors():
-        found = describe(_settings(college=college, memory_budget=memory_budget), read_memory())
+        found = describe(_settings(college=college, memory_budget=memory_budget), read_engine_memory())
         if found.error is not None:
             raise CatalogueError(found.error)
     return found
@@ -191,7 +191,7 @@ def doctor(
     """Say what is missing on this machine, and how to mend it. Exits with 0 only when nothing failed."""
     with usage_errors():
         settings = _settings(college=college, memory_budget=memory_budget, host=host, port=port)
-        found = describe(settings, read_memory())
+        found = describe(settings, read_engine_memory())
         findings = diagnose(read_machine(host=settings.host, port=settings.port), found)
     _report(findings, as_json=as_json, table=tables.findings(findings))
     raise typer.Exit(0 if is_fit(findings) else 1)
@@ -218,6 +218,9 @@ def pull(
         typer.echo(f"coe: {failure}", err=True)
     if failures:
         raise typer.Exit(1)
+
+
+specialists.builder.cli.register(app)
 
 
 if __name__ == "__main__":

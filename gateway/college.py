@@ -20,7 +20,7 @@ from specialists.pool.footprint import Footprint
 class Entry:
     """One specialist. `footprint` is that of its engine, which specialists with the same one share.
 
-    Size and footprint are None where `unavailable` says why.
+    Size and footprint are None where `unavailable` says why; `notes` say what it gets otherwise than asked for.
     """
 
     tag: str
@@ -29,6 +29,7 @@ class Entry:
     size_bytes: int | None
     footprint: Footprint | None
     unavailable: str | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,4 +80,5 @@ def _entry(manifest: SpecialistManifest, footprint: Footprint | None) -> Entry:
         size_bytes=manifest.engine.model_path.stat().st_size if here else None,
         footprint=footprint if here else None,
         unavailable=manifest.unavailable,
+        notes=manifest.notes,
     )

@@ -6,17 +6,25 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 
-from gateway.memory import InvalidSetting, engine_footprint, memory_budget
+from gateway.downloads import DownloadDesk
+from gateway.embeddings import EmbeddingService
+from gateway.library import Library
+from gateway.lifecycle import Lifecycle
+from gateway.load_times import LoadTimes
+from gateway.memory import InvalidSetting, device_share, engine_footprint, memory_budget, read_engine_memory
 from gateway.observability import Metrics
-from gateway.routing import SupervisorChooser, load_classifier
+from gateway.policy import RequestPolicy
+from gateway.routing import SupervisorChooser
 from gateway.services import Services
 from gateway.settings import Settings
-from specialists.catalogue import Catalogue, load_catalogue
+from gateway.shelf import ShelfStore
+from gateway.supervision import build_supervisor
+from modelfiles.hub import HuggingFaceHub
+from specialists.catalogue import Catalogue, load_catalogue, specialist_from_hub
 from specialists.engine.client import EngineClient
 from specialists.engine.protocol import Engine, EngineSpec
-from specialists.pool.budget import format_bytes, read_memory
+from specialists.pool.budget import format_bytes
 from specialists.pool.pool import EngineState, PoolSettings, SpecialistPool
-from supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gateway")
 
@@ -28,34 +36,58 @@ def build_services(settings: Settings) -> Services:
     """
     catalogue = load_catalogue(settings.college)
     engines = _engines(catalogue)
-    budget_bytes = memory_budget(settings, read_memory())
+    reading = read_engine_memory()
+    budget_bytes = memory_budget(settings, reading)
     _require_room(engines, budget_bytes)
+    library = _library(catalogue, settings)
     metrics = Metrics(catalogue.specialists)
+    load_times = LoadTimes(metrics, cache(lambda spec: engine_footprint(spec).weights_bytes))  # reads a file's header
     pool = SpecialistPool(
         budget_bytes=budget_bytes,
         footprint=lambda spec: engine_footprint(spec).total_bytes,
         engine_factory=lambda spec: _engine(spec, settings),
-        observer=metrics,
+        observer=load_times,
         settings=PoolSettings(max_queue=settings.max_queue),
     )
     metrics.watch_memory(lambda: budget_bytes, lambda: pool.status().used_bytes)
     supervisor = SupervisorChooser(
-        supervisor=Supervisor(default=catalogue.default, classifier=load_classifier(settings.embedder or "")),
-        specialists=catalogue.specialists,
+        supervisor=build_supervisor(settings, default=catalogue.default),
+        specialists=library.college,
         resident=lambda: [engine.spec for engine in pool.status().engines if engine.state is EngineState.READY],
-        footprint_bytes=cache(lambda spec: engine_footprint(spec).weights_bytes),  # reads the file's header
+        load_seconds=load_times.expected_seconds,
     )
     logger.info(
         "college %s: specialists %d, engines %d, default %s, memory budget %s",
         catalogue.name, len(catalogue.specialists), len(engines), catalogue.default, format_bytes(budget_bytes),
     )  # fmt: skip
+    lifecycle = Lifecycle()
     return Services(
         settings=settings,
-        catalogue=catalogue,
+        catalogue=library,
         pool=pool,
         metrics=metrics,
         supervisor=supervisor,
+        library=library,
+        downloads=DownloadDesk(HuggingFaceHub(), is_draining=lambda: lifecycle.is_draining),
+        embeddings=EmbeddingService(max_waiting=settings.max_queue),
+        device_share=cache(lambda spec: device_share(spec, reading)),
+        lifecycle=lifecycle,
         on_start=_Preload(pool, _pinned(catalogue)).start,
+    )
+
+
+def _library(catalogue: Catalogue, settings: Settings) -> Library:
+    """Raises CatalogueError or InvalidSetting."""
+    try:
+        home = settings.home.expanduser()
+    except RuntimeError as error:  # no such user, or one without a home
+        raise InvalidSetting(f"home (COE_HOME): {error}; name a folder") from None
+    return Library(
+        catalogue,
+        ShelfStore(home),
+        policy=RequestPolicy(temperature=settings.temperature_policy),
+        draft=specialist_from_hub,
+        reload=lambda: load_catalogue(settings.college),
     )
 
 

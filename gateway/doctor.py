@@ -110,6 +110,7 @@ def _college(college: College) -> Iterator[Finding]:
         return
     yield Finding("college", Status.OK, f"{college.path}: {len(college.entries)} specialists")
     yield from _weights(college)
+    yield from _notes(college)
     yield from _budget(college)
 
 
@@ -124,6 +125,12 @@ def _weights(college: College) -> Iterator[Finding]:
         )
     if not missing:
         yield Finding("weights", Status.OK, "every specialist's file is there and sound")
+
+
+def _notes(college: College) -> Iterator[Finding]:
+    for entry in college.entries:
+        for note in entry.notes:
+            yield Finding(f"settings of {entry.tag}", Status.WARN, *_reason(note, f"change {college.path}"))
 
 
 def _reason(error: str, otherwise: str) -> tuple[str, str]:

@@ -4,11 +4,15 @@
     ├── AuthenticationFailed     401
     ├── BodyTooLarge             413; the connection is closed, the body is not read
     ├── BodyTooSlow              408; the connection is closed
-    └── MalformedBody            400; not JSON, or JSON nested or numbered beyond reason
+    ├── MalformedBody            400; not JSON, or JSON nested or numbered beyond reason
+    ├── NotAllowed               403; the operator has switched this off
+    ├── StorageFailed            503; what was made cannot be kept
+    ├── DecisionNotFound, FeedbackRefused, NothingToTeach (`gateway.control.feedback`)
+    └── ForbiddenHost, ForbiddenOrigin (`gateway.origin`), ModelNotFound (`gateway.ollama`), HubFailed (`downloads`)
 
 Errors of `specialists.errors` carry their own code; this module gives each a status and a type. Texts are made
-for clients: never a stack trace, a path or an address. Knows OpenAI's error object; other dialects have
-their own rendering of the same ErrorReply.
+for clients: never a stack trace, a path or an address. The same ErrorReply is rendered as OpenAI's error object, or
+under /api as Ollama's, which is one sentence.
 """
 
 import json
@@ -21,6 +25,7 @@ from fastapi import FastAPI, Request
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 from specialists.errors import (
     GenerationFailed,
@@ -78,6 +83,18 @@ class BodyTooSlow(GatewayError):
 
 class MalformedBody(GatewayError):
     pass
+
+
+class NotAllowed(GatewayError):
+    status = 403
+    code = "not_allowed"
+
+
+class StorageFailed(GatewayError):
+    status = 503
+    type = "server_error"
+    code = "storage_failed"
+    headers: Mapping[str, str] = DO_NOT_RETRY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +183,7 @@ def _retry_headers(error: SpecialistError, status: int) -> Mapping[str, str]:
 def _http_reply(error: HTTPException) -> ErrorReply:
     """Errors of the framework's own routing: no such path, wrong method."""
     texts = {
-        404: ("unknown_url", "There is nothing at this path. The API lives under /v1."),
+        404: ("unknown_url", "There is nothing at this path. The API lives under /v1 and /api."),
         405: ("method_not_allowed", "This path does not take this method; the Allow header names those it takes."),
     }
     code, message = texts.get(error.status_code, ("invalid_value", str(error.detail)))
@@ -219,7 +236,17 @@ class JSONReply(Response):
         return json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def respond(reply: ErrorReply) -> Response:
+# Where Ollama's clients know another status than OpenAI's; in full in docs/ollama.md.
+OLLAMA_STATUS_OF = {"queue_full": 503, "model_unavailable": 500, "model_too_large": 500}
+OLLAMA_TEXT_OF = {"queue_full": "server busy, please try again.  maximum pending requests exceeded"}
+
+
+def respond(reply: ErrorReply, scope: Scope) -> Response:
+    """The reply in the dialect of the path that was asked for."""
+    if scope.get("path", "").startswith("/api/"):
+        code = reply.code or ""
+        status, text = OLLAMA_STATUS_OF.get(code, reply.status), OLLAMA_TEXT_OF.get(code, reply.message)
+        return JSONReply({"error": text}, status_code=status, headers=dict(reply.headers))
     return JSONReply(reply.body(), status_code=reply.status, headers=dict(reply.headers))
 
 
@@ -230,7 +257,7 @@ async def handle_expected(request: Request, error: Exception) -> Response:
     request_id = getattr(request.state, "request_id", "unknown")
     reply = reply_for(error, request_id=request_id)
     request.state.outcome = reply.code
-    return respond(reply)
+    return respond(reply, request.scope)
 
 
 def install_error_handlers(app: FastAPI) -> None:

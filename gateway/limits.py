@@ -69,7 +69,7 @@ class BodyLimits:
         declared = _declared_length(scope)
         if declared is not None and declared > self._max_body_bytes:
             refusal = reply_for(self._too_large(), request_id="")
-            await respond(refusal)(scope, receive, send)
+            await respond(refusal, scope)(scope, receive, send)
             return
         await self._app(scope, self._limited(receive), send)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from modelfiles.errors import WeightsMissing
@@ -55,7 +56,7 @@ def read_machine(*, host: str, port: int) -> Machine:
     return Machine(
         python=sys.version_info[:3],
         compiler=next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None),
-        binding=ask_binding(),
+        binding=binding(),
         gpus=gpus,
         gpu_error=gpu_error,
         port_error=try_port(host, port),
@@ -78,6 +79,12 @@ def ask_binding(command: Sequence[str] = (sys.executable, "-c", _ASK_BINDING)) -
     except (ValueError, KeyError, TypeError):
         lines = done.stderr.strip().splitlines()
         return Binding(error=lines[-1] if lines else f"the process ended with {done.returncode}")
+
+
+@cache
+def binding() -> Binding:
+    """What `ask_binding` finds, asked once: a process of its own takes most of a second."""
+    return ask_binding()
 
 
 def find_gpus() -> tuple[tuple[str, ...], str | None]:

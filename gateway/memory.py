@@ -1,15 +1,45 @@
 """Memory in a gateway's terms: the budget that the settings ask for, and what one engine takes of it."""
 
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.machine import Binding, binding
 from gateway.settings import Settings
 from specialists.engine.protocol import EngineSpec
 from specialists.errors import SpecialistUnavailable
-from specialists.gguf_file import GgufError, read_header
-from specialists.pool.budget import MemoryReading, default_memory_budget, parse_bytes
+from specialists.expert_mask import MaskError
+from specialists.family import identify, read_mask_for
+from specialists.gguf_file import GgufError, GgufHeader, read_header
+from specialists.moe_layout import MoeError
+from specialists.pool.budget import (
+    MemoryReading,
+    default_memory_budget,
+    format_bytes,
+    parse_bytes,
+    read_memory,
+)
 from specialists.pool.footprint import Footprint, estimate_footprint
+
+logger = logging.getLogger("gateway")
 
 
 class InvalidSetting(Exception):
     """A setting cannot be used; the message names it and the mend."""
+
+
+def read_engine_memory(
+    *, read: Callable[[], MemoryReading] = read_memory, ask: Callable[[], Binding] = binding
+) -> MemoryReading:
+    """The memory that engines can use: a GPU counts only if llama.cpp here was compiled for one."""
+    reading = read()
+    if reading.device_free_bytes is None or ask().gpu:
+        return reading
+    logger.warning(
+        "a GPU with %s free is left alone, because llama.cpp was compiled without it (run: make cuda)",
+        format_bytes(reading.device_free_bytes),
+    )
+    return replace(reading, device_free_bytes=None)
 
 
 def memory_budget(settings: Settings, reading: MemoryReading) -> int:
@@ -25,8 +55,31 @@ def memory_budget(settings: Settings, reading: MemoryReading) -> int:
 def engine_footprint(spec: EngineSpec) -> Footprint:
     """Reads the header of the weights. Raises SpecialistUnavailable when they are gone or no longer sound."""
     try:
-        return estimate_footprint(read_header(spec.model_path), spec)
-    except GgufError as error:
+        header = read_header(spec.model_path)
+        return estimate_footprint(header, spec, weights_bytes=_frame_weights(spec, header))
+    except (GgufError, MoeError, MaskError) as error:
         raise SpecialistUnavailable(str(error)) from None
     except OSError as error:
         raise SpecialistUnavailable(f"{spec.model_path.name} cannot be read: {error.strerror}") from None
+
+
+def _frame_weights(spec: EngineSpec, header: GgufHeader) -> int | None:
+    """What a frame of masked specialists loads of its parent: all but the experts that no slot holds."""
+    if not spec.family or spec.family[0].mask_path is None:
+        return None
+    parent = identify(header)
+    num_left_out = parent.layout.num_experts - read_mask_for(parent, spec.family[0].mask_path).num_kept
+    return header.tensor_bytes - num_left_out * sum(layer.bytes_per_expert for layer in parent.layout.layers)
+
+
+def device_share(spec: EngineSpec, reading: MemoryReading) -> float:
+    """How much of an engine is planned to lie in a GPU's memory, 0 to 1, by its layers; 0 where no GPU is used."""
+    if spec.gpu_layers == 0 or reading.device_free_bytes is None:
+        return 0.0
+    if spec.gpu_layers < 0:
+        return 1.0
+    try:
+        num_layers = (read_header(spec.model_path).integer("block_count") or 0) + 1  # the output counts as one
+    except GgufError:
+        return 0.0
+    return min(1.0, spec.gpu_layers / num_layers)

@@ -21,12 +21,13 @@ from gateway.errors import reply_for, respond
 from gateway.lifecycle import Lifecycle
 from gateway.streaming import ClientLeft
 from specialists.engine.protocol import EngineSpec
-from specialists.request import Usage
+from specialists.request import LoopReport, Usage
 
 access_logger = logging.getLogger("gateway.access")
 logger = logging.getLogger("gateway")
 
 CLIENT_CLOSED_REQUEST = 499  # as nginx logs it; nobody is left to read the status
+OTHERS = "(made while serving)"  # stands for all personas and pulled models, so that nobody can make metrics grow
 _IN_MESSAGE = ("method", "route", "status")
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _WAITS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -52,18 +53,35 @@ class Metrics:
             "coe_inter_token_seconds", "Between two texts of one answer.",
             ("specialist",), buckets=_TOKEN_GAPS, registry=registry,
         )  # fmt: skip
+        by_domain = ("specialist", "domain")
+        self._guarded = Counter(
+            "coe_guarded_answers", "Answers watched by the loop guard, by what came of it.",
+            (*by_domain, "outcome"), registry=registry,
+        )  # fmt: skip
+        self._loop_hits = Counter("coe_loop_hits", "Loops found in answers.", by_domain, registry=registry)
+        self._rewinds = Counter("coe_rewinds", "Times an answer was taken back.", by_domain, registry=registry)
+        self._discarded = Counter("coe_discarded_tokens", "Tokens taken back.", by_domain, registry=registry)
+        self._redrawn = Counter(
+            "coe_redrawn_first_tokens", "Answers that would have been empty and were begun once more.",
+            by_domain, registry=registry,
+        )  # fmt: skip
         self._queue_wait = Histogram(
             "coe_queue_wait_seconds", "From asking for a specialist to having it.", buckets=_WAITS, registry=registry
         )
         self._loads = Counter("coe_loads", "Loads by outcome.", ("outcome",), registry=registry)
         self._load_seconds = Histogram("coe_load_seconds", "Duration of loads.", buckets=_WAITS, registry=registry)
         self._unloads = Counter("coe_unloads", "Unloads by reason.", ("reason",), registry=registry)
+        self._morphs = Counter(
+            "coe_morphs", "Frames that became another specialist.", ("specialist",), registry=registry
+        )
+        self._morph_bytes = Counter("coe_morph_bytes", "Bytes that morphs have written.", registry=registry)
+        self._morph_seconds = Histogram("coe_morph_seconds", "Duration of morphs.", buckets=_WAITS, registry=registry)
         self._crashes = Counter("coe_engine_crashes", "Engines that ended unasked.", registry=registry)
         self._in_flight = Gauge("coe_in_flight", "Requests being handled.", registry=registry)
         self._budget = Gauge("coe_budget_bytes", "Memory that models may take together.", registry=registry)
         self._resident = Gauge("coe_resident_bytes", "Memory planned for the loaded models.", registry=registry)
         self._timed = {
-            tag: (self._first_token.labels(tag), self._gap.labels(tag)) for tag in sorted(self._known)
+            tag: (self._first_token.labels(tag), self._gap.labels(tag)) for tag in (*sorted(self._known), OTHERS)
         }  # a lookup of labels costs more than the measurement itself
 
     def watch_memory(self, budget_bytes: Callable[[], float], resident_bytes: Callable[[], float]) -> None:
@@ -83,19 +101,33 @@ class Metrics:
         self._requests.labels(route, str(status), specialist if specialist in self._known else "").inc()
 
     def first_token(self, specialist: str, *, seconds: float) -> None:
-        self._timed[specialist][0].observe(seconds)
+        self._timed.get(specialist, self._timed[OTHERS])[0].observe(seconds)
 
     def next_token(self, specialist: str, *, seconds: float) -> None:
-        self._timed[specialist][1].observe(seconds)
+        self._timed.get(specialist, self._timed[OTHERS])[1].observe(seconds)
 
     def generated(self, specialist: str, usage: Usage) -> None:
+        specialist = specialist if specialist in self._known else OTHERS
         self._tokens.labels(specialist, "prompt").inc(usage.prompt_tokens)
         self._tokens.labels(specialist, "cached").inc(usage.cached_tokens)
         self._tokens.labels(specialist, "completion").inc(usage.completion_tokens)
 
+    def guarded(self, specialist: str, domain: str, report: LoopReport) -> None:
+        labels = (specialist if specialist in self._known else OTHERS, domain)
+        self._guarded.labels(*labels, _outcome(report)).inc()
+        self._loop_hits.labels(*labels).inc(report.hits)
+        self._rewinds.labels(*labels).inc(report.rewinds)
+        self._discarded.labels(*labels).inc(report.tokens_discarded)
+        self._redrawn.labels(*labels).inc(report.first_token_redrawn)
+
     def load_finished(self, spec: EngineSpec, *, seconds: float, outcome: str) -> None:
         self._loads.labels(outcome).inc()
         self._load_seconds.observe(seconds)
+
+    def morphed(self, spec: EngineSpec, *, name: str, num_bytes: int, seconds: float) -> None:
+        self._morphs.labels(name if name in self._known else OTHERS).inc()
+        self._morph_bytes.inc(num_bytes)
+        self._morph_seconds.observe(seconds)
 
     def unloaded(self, spec: EngineSpec, *, reason: str) -> None:
         self._unloads.labels(reason).inc()
@@ -105,6 +137,15 @@ class Metrics:
 
     def waited(self, *, seconds: float) -> None:
         self._queue_wait.observe(seconds)
+
+
+def _outcome(report: LoopReport) -> str:
+    """Nothing seen, seen and left alone, rescued, or ended where it began to repeat itself."""
+    if not report.hits:
+        return "clean"
+    if report.rung is None:
+        return "seen"
+    return "ended" if report.rung == "end" else "rescued"
 
 
 class Observability:
@@ -155,7 +196,7 @@ class Observability:
             state["outcome"] = "internal_error"
             if has_started:
                 raise
-            await respond(reply_for(error, request_id=request_id))(scope, receive, named_send)
+            await respond(reply_for(error, request_id=request_id), scope)(scope, receive, named_send)
         finally:
             self._lifecycle.request_ended()
             specialist = state.get("specialist", "")

@@ -12,6 +12,7 @@ Rules, in the order in which they are applied:
    tuned for 0.6 and drift above), `allow` takes the client's.
 5. Everything else is the client's where it asked and the specialist's where it did not; repeat_penalty
    stays within 1 to 1.5, max_tokens below the specialist's own limit.
+6. Loop guard: the mode that the client names, unless the specialist's rules keep it from choosing.
 
 It knows no HTTP and no engine. Randomness is not drawn here: a request without a seed stays without one.
 """
@@ -26,8 +27,18 @@ from msgspec.structs import replace as replace_struct
 from gateway.request import ChatRequest, CompletionRequest, SamplingWishes
 from gateway.settings import TemperaturePolicy
 from specialists.errors import RequestRejected
-from specialists.manifest import SpecialistManifest
-from specialists.request import ChatPrompt, GenerationRequest, Message, Prompt, SamplingParams, TextPrompt, TokenPrompt
+from specialists.manifest import LoopGuardRules, SpecialistManifest
+from specialists.request import (
+    ChatPrompt,
+    GenerationRequest,
+    LoopGuardMode,
+    LoopGuardParams,
+    Message,
+    Prompt,
+    SamplingParams,
+    TextPrompt,
+    TokenPrompt,
+)
 
 CLOSED_THINK_BLOCK = "<think></think>\n"
 CLAMP_TEMPERATURE = (0.0, 0.7)
@@ -60,6 +71,7 @@ class PolicyReport:
     temperature: float
     think: str
     changes: tuple[Change, ...] = ()
+    loop_guard: LoopGuardMode = LoopGuardMode.OFF
 
     def as_header(self) -> str:
         """One ASCII line, such as `temperature=0.6 (asked 1.2; enforce), think=closed`."""
@@ -93,7 +105,7 @@ class RequestPolicy:
         """Plan the generations for `request`. Raises RequestRejected when more choices are asked than allowed."""
         prompts = list(_prompts(request, manifest))
         self._refuse_too_many(request.n, len(prompts))
-        sampling, changes = self._sampling(request.wishes, manifest.sampling)
+        sampling, changes = self.sampling(request.wishes, manifest.sampling, manifest.context_tokens)
         max_tokens, shortened = _max_tokens(request.max_tokens, manifest.max_tokens)
         template = GenerationRequest(
             id=request_id,
@@ -103,13 +115,17 @@ class RequestPolicy:
             context_tokens=manifest.context_tokens,
             stop=(*manifest.stop, *request.stop),
             logprobs=request.logprobs,
-            json_schema=request.json_schema if isinstance(request, ChatRequest) else None,
+            json_schema=request.json_schema,
             echo_logprobs=_wants_prompt_logprobs(request),
+            loop_guard=_loop_guard(request.loop_guard, manifest.loop_guard),
+            is_streamed=request.is_streamed,
+            specialist=manifest.tag,
         )
         report = PolicyReport(
             temperature=sampling.temperature,
             think="closed" if isinstance(request, ChatRequest) else "none",
             changes=(*changes, *shortened),
+            loop_guard=template.loop_guard.mode,
         )
         return Plan(tuple(_choices(template, prompts, request.n)), report)
 
@@ -122,13 +138,17 @@ class RequestPolicy:
                 param="n",
             )
 
-    def _sampling(self, wishes: SamplingWishes, own: SamplingParams) -> tuple[SamplingParams, tuple[Change, ...]]:
+    def sampling(
+        self, wishes: SamplingWishes, own: SamplingParams, context_tokens: int
+    ) -> tuple[SamplingParams, tuple[Change, ...]]:
+        """Rules 4 and 5 for what a client wishes of a specialist, whose own parameters are `own`."""
         temperature = self._temperature(wishes.temperature, own.temperature)
         repeat_penalty = _within(_or(wishes.repeat_penalty, own.repeat_penalty), CLAMP_REPEAT_PENALTY)
         sampling = replace_struct(
             own,
             temperature=temperature,
             repeat_penalty=own.repeat_penalty if wishes.repeat_penalty is None else repeat_penalty,
+            repeat_last_n=_window(_or(wishes.repeat_last_n, own.repeat_last_n), context_tokens),
             top_k=_or(wishes.top_k, own.top_k),
             top_p=_or(wishes.top_p, own.top_p),
             min_p=_or(wishes.min_p, own.min_p),
@@ -164,6 +184,17 @@ def _wants_prompt_logprobs(request: ChatRequest | CompletionRequest) -> bool:
 
 def _or(asked: T | None, own: T) -> T:
     return own if asked is None else asked
+
+
+def _loop_guard(asked: LoopGuardMode | None, rules: LoopGuardRules) -> LoopGuardParams:
+    if asked is None or not rules.clients_may_choose:
+        return rules.params
+    return replace_struct(rules.params, mode=asked)
+
+
+def _window(asked: int, context_tokens: int) -> int:
+    """The penalties' window, which is never longer than the context; −1 means all of it."""
+    return context_tokens if asked < 0 else min(asked, context_tokens)
 
 
 def _within(value: float, bounds: tuple[float, float]) -> float:

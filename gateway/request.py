@@ -6,18 +6,22 @@ engine's own types beyond Message.
 
 from dataclasses import dataclass
 
-from specialists.request import Message
+from specialists.request import LoopGuardMode, Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingWishes:
-    """Sampling parameters as the client gave them, already of the right type and inside OpenAI's ranges."""
+    """Sampling parameters as the client gave them, already of the right type and inside OpenAI's ranges.
+
+    `repeat_last_n` is the penalties' window in tokens, −1 the whole context.
+    """
 
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
     repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     seed: int | None = None
@@ -25,8 +29,22 @@ class SamplingWishes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationThread:
+    """What a client says of the conversation a request belongs to: its own id for it, and who is speaking."""
+
+    user: str | None = None
+    conversation_id: str | None = None
+
+
+NO_THREAD = ConversationThread()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """A conversation to be answered `n` times. `json_schema` is a schema as text that each answer must match."""
+    """A conversation to be answered `n` times. `json_schema` is a schema as text that each answer must match.
+
+    Unless it `is_streamed` nobody sees any of an answer before all of it.
+    """
 
     model: str
     messages: tuple[Message, ...]
@@ -36,11 +54,17 @@ class ChatRequest:
     n: int = 1
     logprobs: int | None = None
     json_schema: str | None = None
+    thread: ConversationThread = NO_THREAD
+    loop_guard: LoopGuardMode | None = None
+    is_streamed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
-    """Raw prompts (text or token ids), each to be continued `n` times; no template, no think block."""
+    """Raw prompts (text or token ids), each to be continued `n` times; no template, no think block.
+
+    The other fields are those of a ChatRequest.
+    """
 
     model: str
     prompts: tuple[str | tuple[int, ...], ...]
@@ -50,3 +74,6 @@ class CompletionRequest:
     n: int = 1
     logprobs: int | None = None
     echo: bool = False
+    json_schema: str | None = None
+    loop_guard: LoopGuardMode | None = None
+    is_streamed: bool = True

@@ -1,7 +1,7 @@
 """`auto`: asks the supervisor, off the event loop, which specialist should answer a conversation.
 
 Turns the college and the pool into the plain candidates that the supervisor chooses from. Nothing here can fail a
-request: without a classifier the supervisor answers with the college's default.
+request: without a classifier, or when anything goes wrong on the way, the college's default specialist answers.
 """
 
 import asyncio
@@ -10,45 +10,58 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.answer import RoutingDecision
+from gateway.request import NO_THREAD, ConversationThread
 from specialists.engine.protocol import EngineSpec
 from specialists.errors import SpecialistError
 from specialists.manifest import SpecialistManifest
 from specialists.request import Message
-from supervisor.classifier import SupervisorClassifier
 from supervisor.conversation import Turn
 from supervisor.decisions import Decision
-from supervisor.errors import SupervisorError
+from supervisor.domains import GENERAL
 from supervisor.stickiness import conversation_key
 from supervisor.supervisor import Supervisor
 from supervisor.transfer_model import Candidate
 
 logger = logging.getLogger("gateway")
 
-LOAD_BYTES_PER_SECOND = 1e9  # weights from a disk's cache; the pool does not measure its own loads yet
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorChooser:
-    """`resident` says which engines are in memory now; `footprint_bytes` what one would have to load."""
+    """`resident` says which engines are in memory now; `load_seconds` how long one that is not would take to load."""
 
     supervisor: Supervisor
     specialists: Mapping[str, SpecialistManifest]
     resident: Callable[[], Iterable[EngineSpec]]
-    footprint_bytes: Callable[[EngineSpec], int]
+    load_seconds: Callable[[EngineSpec], float]
 
-    async def choose(self, messages: Sequence[Message]) -> RoutingDecision:
-        decision = await self.decide(messages)
+    async def choose(self, messages: Sequence[Message], thread: ConversationThread = NO_THREAD) -> RoutingDecision:
+        try:
+            decision = await self.decide(messages, thread)
+        except Exception:  # the boundary to a part that requests must outlive
+            logger.exception("the supervisor failed, the default specialist answers")
+            reason = "the supervisor failed"
+            return RoutingDecision(
+                tag=self.supervisor.default, domain=GENERAL, confidence=None, reason=reason, is_fallback=True
+            )
         return RoutingDecision(
-            tag=decision.tag, domain=decision.domain, confidence=decision.confidence, reason=decision.reason
+            tag=decision.tag,
+            domain=decision.domain,
+            confidence=decision.confidence,
+            reason=decision.reason,
+            decision_id=decision.decision_id,
+            is_fallback=decision.outcome == "no_classifier",
         )
 
-    async def decide(self, messages: Sequence[Message]) -> Decision:
+    async def decide(self, messages: Sequence[Message], thread: ConversationThread = NO_THREAD) -> Decision:
         """The whole decision, with its probabilities and what it was weighed against."""
-        return await asyncio.to_thread(self._decide, messages, frozenset(self.resident()))
+        return await asyncio.to_thread(self._decide, messages, thread, frozenset(self.resident()))
 
-    def _decide(self, messages: Sequence[Message], resident: frozenset[EngineSpec]) -> Decision:
+    def _decide(
+        self, messages: Sequence[Message], thread: ConversationThread, resident: frozenset[EngineSpec]
+    ) -> Decision:
         turns = [Turn(message.role, message.content) for message in messages]
-        return self.supervisor.decide(turns, conversation_key(turns), self._candidates(resident))
+        key = conversation_key(turns, user=thread.user, conversation_id=thread.conversation_id)
+        return self.supervisor.decide(turns, key, self._candidates(resident))
 
     def _candidates(self, resident: frozenset[EngineSpec]) -> list[Candidate]:
         return [
@@ -66,15 +79,6 @@ class SupervisorChooser:
         if manifest.unavailable is not None:
             return 0.0  # it is never chosen, so there is no need to look at its file again
         try:
-            return self.footprint_bytes(manifest.engine) / LOAD_BYTES_PER_SECOND
+            return self.load_seconds(manifest.engine)
         except SpecialistError:
             return 0.0  # its file has gone since the start; the request that needs it will hear why
-
-
-def load_classifier(embedder: str) -> SupervisorClassifier | None:
-    """The shipped classifier; None, with the reason in the log, if it cannot be loaded: `auto` then means default."""
-    try:
-        return SupervisorClassifier.load(embedder=embedder)
-    except (SupervisorError, OSError, ImportError, ValueError) as error:
-        logger.error("the supervisor's classifier cannot be loaded, auto goes to the default specialist: %s", error)
-        return None

@@ -2,13 +2,18 @@
 
 The first SIGTERM or SIGINT drains: probes and new requests hear 503 at once while the port stays open, running
 answers get the grace to finish, then engines and process end with exit code 0. A second signal ends it at once.
+
+Once the end has begun, nothing holds it up: what has not closed after `END_SECONDS` is left behind (engines end with
+their parent), and what would even keep the interpreter from ending is cut off after `LAST_RESORT_SECONDS`.
 """
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
@@ -25,8 +30,9 @@ logger = logging.getLogger("gateway")
 
 BACKLOG = 2048
 FEW_FILE_DESCRIPTORS = 2048
-LAST_WORDS_SECONDS = 1.0  # for streams to send the error that ends them
-CLOSE_SECONDS = 2.0
+LAST_WORDS_SECONDS = 1.0  # for engines to end, and for streams to send the error that ends them
+END_SECONDS = 1.5
+LAST_RESORT_SECONDS = 1.9
 
 
 def run(settings: Settings, build: Callable[[Settings], Services]) -> int:
@@ -68,18 +74,13 @@ def bind(host: str, port: int) -> socket.socket:
 
 async def _serve(settings: Settings, build: Callable[[Settings], Services], listener: socket.socket) -> None:
     services = build(settings)
-    server = GatewayServer(server_config(create_app(services), settings), services)
+    server = GatewayServer(server_config(create_app(services), settings), services, last_resort=exit_within)
     host, port = listener.getsockname()[:2]
     with server.signals():
         logger.info("Serving %s on http://%s:%d", services.catalogue.name, host, port)
         if settings.api_key is None:
             logger.warning("open to anyone on %s: no COE_API_KEY set", settings.host)
-        try:
-            await server.serve([listener])
-        finally:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await services.pool.close()
+        await server.serve_until_told(listener)
 
 
 def server_config(app: object, settings: Settings) -> GatewayConfig:
@@ -103,12 +104,28 @@ def server_config(app: object, settings: Settings) -> GatewayConfig:
 
 
 class GatewayServer(uvicorn.Server):
-    """uvicorn's server with its own way to end."""
+    """uvicorn's server with its own way to end. `last_resort` is told once within how many seconds all must be over."""
 
-    def __init__(self, config: GatewayConfig, services: Services) -> None:
+    def __init__(
+        self, config: GatewayConfig, services: Services, *, last_resort: Callable[[float], object] | None = None
+    ) -> None:
         super().__init__(config)
         self._services = services
+        self._last_resort = last_resort
         self._draining: asyncio.Task[None] | None = None
+        self._deadline: asyncio.Timeout | None = None
+        self._is_ending = False
+
+    async def serve_until_told(self, listener: socket.socket) -> None:
+        """Serve until `stop`; return within END_SECONDS of the end's beginning, whatever still hangs then."""
+        try:
+            async with asyncio.timeout(None) as self._deadline:
+                await self.serve([listener])
+                await self._services.pool.close()
+        except TimeoutError:
+            logger.warning("something did not close within %g s and is left behind", END_SECONDS)
+        finally:
+            self._deadline = None
 
     def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
         """uvicorn's own handling would end the process by the signal, not with exit code 0."""
@@ -134,7 +151,18 @@ class GatewayServer(uvicorn.Server):
             self._draining = asyncio.get_running_loop().create_task(self._drain())
         else:
             logger.warning("told to stop again: ending at once")
+            self._begin_end()
             self.force_exit = self.should_exit = True
+
+    def _begin_end(self) -> None:
+        """From now on there are END_SECONDS left."""
+        if self._is_ending:
+            return
+        self._is_ending = True
+        if self._last_resort is not None:
+            self._last_resort(LAST_RESORT_SECONDS)
+        if self._deadline is not None:
+            self._deadline.reschedule(asyncio.get_running_loop().time() + END_SECONDS)
 
     async def _drain(self) -> None:
         """Let what runs finish within the grace, then end what is left with an error it can read."""
@@ -143,13 +171,21 @@ class GatewayServer(uvicorn.Server):
             with suppress(TimeoutError):
                 async with asyncio.timeout(services.settings.shutdown_grace_seconds):
                     await services.lifecycle.wait_idle()
-            await services.pool.drain(0)
-            await services.pool.close()
+            self._begin_end()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_SECONDS):
+                    await services.pool.drain(0)
+                    await services.pool.close()
                     await services.lifecycle.wait_idle()
         finally:
             self.should_exit = True
+
+
+def exit_within(seconds: float) -> None:
+    """End this process with code 0 after `seconds`, whatever its threads and its loop are doing then."""
+    watch = threading.Timer(seconds, os._exit, (0,))
+    watch.daemon = True  # it never keeps a process alive that ends by itself
+    watch.start()
 
 
 def _warn_of_few_file_descriptors() -> None:

@@ -8,19 +8,41 @@ from typing import Protocol
 
 from gateway.answer import LeasingPool
 from gateway.chat import ChatService, Chooser, DefaultChooser, SpecialistDirectory
+from gateway.downloads import DownloadDesk
+from gateway.embeddings import EmbeddingService
+from gateway.library import Library
 from gateway.lifecycle import Lifecycle
+from gateway.loop_ledger import LoopLedger
 from gateway.observability import Metrics
 from gateway.policy import RequestPolicy
 from gateway.routing import SupervisorChooser
 from gateway.settings import Settings
 from gateway.streaming import StreamTimes
+from specialists.engine.protocol import EngineSpec
+from specialists.pool.status import PoolStatus
 
 
 class RunningPool(LeasingPool, Protocol):
     """What a pool must offer to a whole gateway, beyond leases."""
 
-    def status(self) -> object:
-        """A snapshot made of dataclasses, structs and plain values. Never wakes anything."""
+    def status(self) -> PoolStatus:
+        """A snapshot. Never wakes anything."""
+        ...
+
+    async def load(self, spec: EngineSpec) -> None:
+        """Bring an engine into memory. Raises what `acquire` raises."""
+        ...
+
+    async def unload(self, spec: EngineSpec) -> None:
+        """Take an engine out of memory once its running requests have ended."""
+        ...
+
+    async def pin(self, spec: EngineSpec) -> None:
+        """Bring an engine into memory and keep it there. Raises what `acquire` raises."""
+        ...
+
+    def unpin(self, spec: EngineSpec) -> None:
+        """Let an engine leave again when its room is needed."""
         ...
 
     async def drain(self, grace_seconds: float) -> None:
@@ -40,7 +62,9 @@ async def _nothing_to_start() -> None:
 class Services:
     """`supervisor` decides for `auto` unless a `chooser` is given; without either the default specialist answers.
 
-    `unix_time` dates the objects clients see; `clock` measures and never jumps."""
+    `library` is the catalogue where it can change, None where it cannot; `downloads` fetches what is pulled into it.
+    `device_share` says how much of an engine lies in a GPU's memory, 0 to 1. `unix_time` dates the objects clients see;
+    `clock` measures and never jumps."""
 
     settings: Settings
     catalogue: SpecialistDirectory
@@ -48,6 +72,11 @@ class Services:
     metrics: Metrics
     chooser: Chooser | None = None
     supervisor: SupervisorChooser | None = None
+    library: Library | None = None
+    downloads: DownloadDesk | None = None
+    embeddings: EmbeddingService = field(default_factory=EmbeddingService)
+    loops: LoopLedger = field(default_factory=lambda: LoopLedger(unix_time=time.time))
+    device_share: Callable[[EngineSpec], float] = lambda spec: 0.0
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     on_start: Callable[[], Awaitable[None]] = _nothing_to_start
     clock: Callable[[], float] = time.perf_counter
@@ -63,6 +92,7 @@ class Services:
             ),
             chooser=self.chooser or self.supervisor or DefaultChooser(self.catalogue),
             observer=self.metrics,
+            loops=self.loops,
             clock=self.clock,
         )
 

@@ -46,6 +46,21 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(
         default=None, description="Key that clients must send as a bearer token or x-api-key; unset, anyone may ask."
     )
+    allowed_hosts: str | None = Field(
+        default=None,
+        description="Host names that clients may use beside local ones, comma-separated; * for any, as with a key.",
+    )
+    allowed_origins: str | None = Field(
+        default=None,
+        description="Web origins whose pages may ask beside local ones, such as https://chat.example; * for any.",
+    )
+    home: Path = Field(
+        default=Path("~/.college-of-experts"),
+        description="Folder for what is made while serving: personas, and the list of pulled models.",
+    )
+    manage_models: bool = Field(
+        default=True, description="Whether clients may create, copy, delete and pull models over /api."
+    )
     temperature_policy: TemperaturePolicy = Field(
         default=TemperaturePolicy.ENFORCE,
         description="enforce the specialist's temperature, clamp the client's into 0 to 0.7, or allow the client's.",
@@ -93,11 +108,24 @@ class Settings(BaseSettings):
     embedder: str | None = Field(
         None, description="Encoder of the supervisor: unset for the shipped one, or sentence-transformers:<model>."
     )
+    supervisor_model: Path | None = Field(
+        default=None, description="Model directory of the supervisor's classifier; unset, the one that ships."
+    )
+    shadow_model: Path | None = Field(
+        default=None, description="A second model directory that decides silently, to be compared; see /coe/shadow."
+    )
+    keep_questions: bool = Field(default=False, description="Whether /coe/decisions may hold the questions' own words.")
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads for each engine; unset, one for each core that may be used."
     )
     log_level: LogLevel = Field(default=LogLevel.INFO, description="Least severe log line that is written.")
     log_json: bool = Field(default=False, description="Write each log line as one JSON object.")
+
+    @field_validator("supervisor_model", "shadow_model", mode="before")
+    @classmethod
+    def _empty_path_is_no_path(cls, value: object) -> object:
+        """`COE_SHADOW_MODEL=` in an env file means unset, not the current folder."""
+        return None if value == "" else value
 
     @field_validator("api_key")
     @classmethod

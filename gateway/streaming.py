@@ -1,9 +1,9 @@
 """Sends an answer to a client that may be slow, silent or gone, while the engine may be slow, silent or dead.
 
-`EventStream` writes server-sent events and nothing but what every known client reads: `data:` lines and comments.
-The 200 waits for the first text, so that a failure before it is an honest status; after a while it goes out
-anyway, and comments keep the connection open. A failure after that is said in the stream, which then ends without
-the marks of a complete answer. What a chunk looks like is the dialect's encoder's affair.
+`EventStream` writes what its encoder makes, and between it nothing but what every known client reads: comments, as long
+as the dialect names nothing else. The 200 waits for the first text, so that a failure before it is an honest status;
+after a while it goes out anyway, and comments keep the connection open. A failure after that is said in the stream,
+which then ends without the marks of a complete answer. What a chunk looks like is the dialect's encoder's affair.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.answer import AnswerEvent, ChoiceStarted
+from gateway.events import AnswerEvent, ChoiceStarted
 
 T = TypeVar("T")
 
@@ -77,11 +77,10 @@ class StreamTimes:
 class EventStream(Response):
     """A streamed answer. Errors before the 200 are raised to the caller, as is ClientLeft at any time.
 
-    `headers_now` is asked when the 200 goes out, since some headers tell how long the answer had to wait.
-    `scope["state"]["abort_connection"]`, where the server provides it, drops a client that reads nothing.
+    `headers_now` is asked when the 200 goes out, since some headers tell how long the answer had to wait. `keepalive`
+    makes what is sent into a silence. `scope["state"]["abort_connection"]`, where the server provides it, drops a
+    client that reads nothing.
     """
-
-    media_type = "text/event-stream"
 
     def __init__(
         self,
@@ -90,6 +89,8 @@ class EventStream(Response):
         *,
         headers_now: Callable[[], Mapping[str, str]],
         times: StreamTimes,
+        media_type: str = "text/event-stream; charset=utf-8",
+        keepalive: Callable[[], bytes] = lambda: KEEPALIVE,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -97,6 +98,8 @@ class EventStream(Response):
         self._encoder = encoder
         self._headers_now = headers_now
         self._times = times
+        self._content_type = media_type
+        self._keepalive = keepalive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         abort = scope.get("state", {}).get("abort_connection")
@@ -104,7 +107,7 @@ class EventStream(Response):
 
     def _start(self) -> Mapping[str, str]:
         return {
-            "content-type": "text/event-stream; charset=utf-8",
+            "content-type": self._content_type,
             "cache-control": "no-cache",
             "x-accel-buffering": "no",
             **self._headers_now(),
@@ -160,14 +163,15 @@ class EventStream(Response):
         """What has to be done next if nothing else happens, and when; None stands for dropping the reader."""
         times, encoder = self._times, self._encoder
         if not outlet.is_open:
-            return outlet.last_write + times.hold_headers_seconds, lambda: outlet.open(encoder.opening() or KEEPALIVE)
+            due = outlet.last_write + times.hold_headers_seconds
+            return due, lambda: outlet.open(encoder.opening() or self._keepalive())
         if outlet.blocked_since is not None:
             return outlet.blocked_since + times.stalled_reader_seconds, None
         silent = outlet.last_text + times.empty_delta_seconds
         quiet = outlet.last_write + times.keepalive_seconds
         if silent <= quiet:
-            return silent, lambda: outlet.write(encoder.empty() or KEEPALIVE, is_text=True)
-        return quiet, lambda: outlet.write(KEEPALIVE, is_text=False)
+            return silent, lambda: outlet.write(encoder.empty() or self._keepalive(), is_text=True)
+        return quiet, lambda: outlet.write(self._keepalive(), is_text=False)
 
     async def _or_abort(self, outlet: "_Outlet", writing: Coroutine[Any, Any, None]) -> None:
         """Finish `writing`, or drop the client that does not read it."""

@@ -32,6 +32,7 @@ def model_rows(college: College) -> list[dict[str, Any]]:
             "context_tokens": entry.engine.context_tokens,
             "available": entry.unavailable is None,
             "unavailable": entry.unavailable,
+            "notes": list(entry.notes),
         }
         for entry in college.entries
     ]
@@ -43,6 +44,7 @@ def models(college: College) -> Table:
         name = f"{entry.tag} (default)" if entry.tag == college.default else entry.tag
         size = "" if entry.size_bytes is None else format_bytes(entry.size_bytes)
         status = "[green]ready to load[/]" if entry.unavailable is None else f"[red]{escape(entry.unavailable)}[/]"
+        status += "".join(f"[yellow]; {escape(note)}[/]" for note in entry.notes)
         table.add_row(escape(name), ", ".join(entry.domains), escape(entry.engine.model_path.name), size, status)
     return table
 

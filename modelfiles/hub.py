@@ -4,16 +4,29 @@
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol
 
 from modelfiles.errors import DownloadFailed
+from modelfiles.transfer import PIECE_BYTES, HubFile, LinkBroke, fetch
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of a repository: its size in bytes, and its SHA-256 in hex where the hub tells it."""
+
+    size: int
+    sha256: str | None
+
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_TIMEOUT_SECONDS = 30.0
 
 
 def ignore_progress(_bytes_done: int, _bytes_total: int) -> None:
@@ -50,65 +63,125 @@ class HuggingFaceHub:
         return {path.relative_to(snapshot).as_posix(): path for path in snapshot.rglob("*") if path.is_file()}
 
     def list_files(self, repo: str) -> Sequence[str]:
-        return list(self._sizes(repo))
+        return list(self.remote_files(repo))
 
-    def download(self, repo: str, files: Sequence[str], on_progress: Progress) -> list[Path]:
-        sizes = self._sizes(repo)
-        counter = _ByteCounter(sum(sizes.get(file, 0) for file in files), on_progress)
+    def download(
+        self,
+        repo: str,
+        files: Sequence[str],
+        on_progress: Progress,
+        on_check: Callable[[], None] = lambda: None,
+    ) -> list[Path]:
+        """As the protocol has it; `on_check` hears when a file is whole and its digest is being computed."""
+        remote = self.remote_files(repo)
+        sizes = [remote[file].size if file in remote else 0 for file in files]
+        counter = _ByteCounter(sum(sizes), on_progress)
         paths = []
-        for file in files:
-            paths.append(self._download_one(repo, file, counter))
-            counter.end_file(sizes.get(file, 0))
+        for file, size in zip(files, sizes, strict=True):
+            paths.append(self._download_one(repo, file, counter, on_check))
+            counter.end_file(size)
         if len({str(path).removesuffix(file) for path, file in zip(paths, files, strict=True)}) > 1:
             raise DownloadFailed(f"hf.co/{repo} changed while its parts were downloaded; pull it again")
         return paths
 
-    def _snapshot(self, repo: str) -> Path | None:
-        """The folder that the cache's layout gives to the revision last fetched."""
-        from huggingface_hub import constants
+    def remove(self, repo: str, files: Sequence[str]) -> None:
+        """Take files out of the cache, and free their bytes; what is not there is no error."""
+        cached = self.cached_files(repo)
+        for path in (cached[file] for file in files if file in cached):
+            data = path.resolve()
+            path.unlink(missing_ok=True)
+            if data.parent.name == "blobs" and data.parent.parent == self._folder(repo).resolve():
+                data.unlink(missing_ok=True)
 
-        cache = Path(self.cache_dir or constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
-        try:
-            commit = (cache / "refs" / "main").read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError):
-            return None
-        return cache / "snapshots" / commit if _COMMIT.fullmatch(commit) else None
-
-    def _sizes(self, repo: str) -> dict[str, int]:
-        """Bytes of each file of the repository."""
+    def remote_files(self, repo: str) -> Mapping[str, RemoteFile]:
+        """Every file of the repository. Raises DownloadFailed."""
         from huggingface_hub import HfApi
 
         try:
             siblings = HfApi(endpoint=self.endpoint).model_info(repo, files_metadata=True).siblings or []
         except _library_errors() as error:
             raise DownloadFailed(f"hf.co/{repo} could not be listed: {_first_line(error)}") from error
-        return {sibling.rfilename: sibling.size or 0 for sibling in siblings}
+        return {each.rfilename: RemoteFile(each.size or 0, each.lfs.sha256 if each.lfs else None) for each in siblings}
 
-    def _download_one(self, repo: str, file: str, counter: "_ByteCounter") -> Path:
-        from huggingface_hub import hf_hub_download
+    def _folder(self, repo: str) -> Path:
+        """Where the cache's layout keeps a repository."""
+        from huggingface_hub import constants
 
-        def bar(**options: Any) -> _Bar:
-            return _Bar(counter, **options)
+        return Path(self.cache_dir or constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
 
+    def _snapshot(self, repo: str) -> Path | None:
+        """The folder that the cache's layout gives to the revision last fetched."""
+        cache = self._folder(repo)
         try:
-            path = hf_hub_download(
-                repo,
-                file,
-                cache_dir=self.cache_dir,
-                endpoint=self.endpoint,
-                tqdm_class=cast(Any, bar),  # the library takes any callable that makes something like a bar
-            )
+            commit = (cache / "refs" / "main").read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+        return cache / "snapshots" / commit if _COMMIT.fullmatch(commit) else None
+
+    def _download_one(self, repo: str, file: str, counter: "_ByteCounter", on_check: Callable[[], None]) -> Path:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        url = hf_hub_url(repo, file, endpoint=self.endpoint)
+        try:
+            known = get_hf_file_metadata(url, endpoint=self.endpoint)
+            found = HubFile(name=file, commit=known.commit_hash or "", etag=known.etag or "", size=known.size or -1)
+            body = partial(_body, url)
+            return fetch(found, self._folder(repo), body, on_bytes=counter.file_at, on_check=on_check)
+        except DownloadFailed as error:
+            raise DownloadFailed(f"hf.co/{repo}: {error}") from error
         except _library_errors() as error:
             raise DownloadFailed(f"hf.co/{repo}: {file} could not be downloaded: {_first_line(error)}") from error
-        return Path(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """An answer of the library's HTTP client."""
+
+    response: Any
+
+    @property
+    def is_rest(self) -> bool:
+        return bool(self.response.status_code == 206)
+
+    def pieces(self) -> Iterator[bytes]:
+        yield from self.response.iter_bytes(PIECE_BYTES)
+
+
+@contextmanager
+def _body(url: str, offset: int) -> Iterator[_Body]:
+    """The file at `url` from byte `offset` on. Raises LinkBroke, or what the library says of a refusal."""
+    from huggingface_hub import get_session, get_token, hf_raise_for_status
+    from huggingface_hub.errors import HfHubHTTPError
+
+    headers = {"accept-encoding": "identity"}  # what is compressed on the way could not be taken up in the middle
+    if token := get_token():
+        headers["authorization"] = f"Bearer {token}"
+    if offset:
+        headers["range"] = f"bytes={offset}-"
+    try:
+        with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=_TIMEOUT_SECONDS) as got:
+            hf_raise_for_status(got)
+            yield _Body(got)
+    except HfHubHTTPError as error:
+        if error.response.status_code < 500:
+            raise
+        raise LinkBroke(_first_line(error)) from error
+    except _http_error() as error:
+        raise LinkBroke(_first_line(error)) from error
+
+
+def _http_error() -> type[Exception]:
+    """The base error of the library's HTTP client; which client it is differs between releases."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return HfHubHTTPError.__bases__[0]
 
 
 def _library_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub lets through: its own errors, its HTTP client's, and those of its download backend."""
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, XetDownloadError
+    """What huggingface_hub lets through: its own errors and its HTTP client's."""
+    from huggingface_hub.errors import EntryNotFoundError
 
-    http_error = HfHubHTTPError.__bases__[0]  # the client's base error; which client it is differs between releases
-    return (http_error, EntryNotFoundError, XetDownloadError, OSError, ValueError, RuntimeError)
+    return (_http_error(), EntryNotFoundError, OSError, ValueError, RuntimeError)
 
 
 def _first_line(error: Exception) -> str:
@@ -137,34 +210,3 @@ class _ByteCounter:
         if done > self._reported:
             self._reported = done
             self._on_progress(done, self._total)
-
-
-class _Bar:
-    """As much of a progress bar as the hub's library talks to, passing what it hears on to a counter.
-
-    The library may show two bars for one file, bytes received and bytes written; the counter follows the one ahead.
-    """
-
-    def __init__(self, counter: _ByteCounter, *, total: int | None = None, initial: int = 0, **_looks: Any) -> None:
-        self.total = total
-        self.n = initial
-        self._counter = counter
-
-    def update(self, count: int | None = 1) -> None:
-        self.n += count or 0
-        self._counter.file_at(self.n)
-
-    def set_postfix_str(self, *_args: Any, **_options: Any) -> None:
-        """Speeds are the watcher's to work out."""
-
-    def refresh(self) -> None:
-        """Nothing is drawn here."""
-
-    def close(self) -> None:
-        """Nothing is held here."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()

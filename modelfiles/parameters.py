@@ -13,7 +13,7 @@ Value = int | float | bool | str
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _FLOAT = re.compile(r"[+-]?(?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 _MAX_TOKENS = 16_777_216
-_WITHOUT_EFFECT_HERE = (
+WITHOUT_EFFECT_HERE = (
     *("num_batch", "num_keep", "num_gqa", "main_gpu", "use_mmap", "use_mlock", "low_vram", "f16_kv", "numa"),
     *("vocab_only", "penalize_newline", "typical_p", "tfs_z", "mirostat", "mirostat_eta", "mirostat_tau"),
 )
@@ -112,7 +112,7 @@ def _boolean(name: str, text: str) -> bool:
 
 
 def _unknown(name: str) -> str:
-    if name in _WITHOUT_EFFECT_HERE:
+    if name in WITHOUT_EFFECT_HERE:
         return f"{name}: Ollama knows this parameter, but it has no effect here; delete the line"
     return f"{_shorten(name)}: unknown parameter; the known ones are {', '.join(NAMES)}"
 

@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from gateway.control.schemas import ClassifyBody, classification_object
 from gateway.errors import JSONReply
 from gateway.limits import parse_json
+from gateway.loop_ledger import LoopLedger
 from gateway.routing import SupervisorChooser
 from gateway.services import Services
 
@@ -30,13 +31,15 @@ def control_routes(services: Services) -> APIRouter:
             "default": catalogue.default,
             "draining": services.lifecycle.is_draining,
             "in_flight": services.lifecycle.num_in_flight,
+            "notes": {tag: list(each.notes) for tag, each in catalogue.specialists.items() if each.notes},
             "pool": msgspec.to_builtins(services.pool.status(), enc_hook=str, str_keys=True),
+            "loops": services.loops.rates(),
         }
         return JSONReply(said)
 
     if services.supervisor is not None:
         routes.add_api_route("/classify", _classify(services.supervisor), methods=["POST"])
-        routes.add_api_route("/decisions", _decisions(services.supervisor), methods=["GET"])
+        routes.add_api_route("/decisions", _decisions(services.supervisor, services.loops), methods=["GET"])
     return routes
 
 
@@ -44,15 +47,16 @@ def _classify(chooser: SupervisorChooser) -> Endpoint:
     async def classify(request: Request) -> Response:
         """Who would answer, how sure that is, and why."""
         body = ClassifyBody.model_validate(parse_json(await request.body()))
-        return JSONReply(classification_object(await chooser.decide(body.conversation())))
+        return JSONReply(classification_object(await chooser.decide(body.conversation(), body.thread())))
 
     return classify
 
 
-def _decisions(chooser: SupervisorChooser) -> Endpoint:
+def _decisions(chooser: SupervisorChooser, loops: LoopLedger) -> Endpoint:
     async def decisions() -> Response:
-        """The last decisions for `auto`, newest first, without anybody's words."""
-        return JSONReply({"decisions": chooser.supervisor.log.entries(MAX_DECISIONS)})
+        """The last decisions for `auto` and the last answers that looped, newest first, without anybody's words."""
+        decided = chooser.supervisor.log.entries(MAX_DECISIONS)
+        return JSONReply({"decisions": decided, "loops": loops.entries(MAX_DECISIONS)})
 
     return decisions
 

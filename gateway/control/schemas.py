@@ -2,11 +2,17 @@
 
 from typing import Annotated, Any, Self
 
+import msgspec
 from pydantic import Field, model_validator
 
-from gateway.openai.schemas import MAX_MESSAGES, ChatMessage, Strict
+from gateway.openai.schemas import MAX_MESSAGES, ChatMessage, ConversationId, Strict, UserName
+from gateway.request import ConversationThread
 from specialists.request import Message
 from supervisor.decisions import Decision
+
+MAX_DECISION_ID_CHARACTERS = 64
+MAX_DOMAIN_CHARACTERS = 64
+MAX_LESSON_CHARACTERS = 16_384
 
 
 class ClassifyBody(Strict):
@@ -14,6 +20,8 @@ class ClassifyBody(Strict):
 
     text: str | None = None
     messages: Annotated[list[ChatMessage] | None, Field(min_length=1, max_length=MAX_MESSAGES)] = None
+    user: UserName | None = None
+    metadata: ConversationId = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -26,8 +34,24 @@ class ClassifyBody(Strict):
             return [Message(message.role, message.content or "") for message in self.messages]
         return [Message("user", self.text or "")]
 
+    def thread(self) -> ConversationThread:
+        return ConversationThread(user=self.user, conversation_id=self.metadata)
+
+
+class FeedbackBody(Strict):
+    """Whose question it was, and where it belongs; `text` stands in for a question that is no longer remembered."""
+
+    decision_id: Annotated[str, Field(min_length=1, max_length=MAX_DECISION_ID_CHARACTERS)]
+    domain: Annotated[str, Field(min_length=1, max_length=MAX_DOMAIN_CHARACTERS)]
+    text: Annotated[str, Field(min_length=1, max_length=MAX_LESSON_CHARACTERS)] | None = None
+
+
+class PinBody(Strict):
+    pinned: bool = True
+
 
 def classification_object(decision: Decision) -> dict[str, Any]:
+    """What was decided and why. `evidence` quotes the message, to whoever sent it, and may be None."""
     return {
         "domain": decision.domain,
         "confidence": decision.confidence,
@@ -35,5 +59,10 @@ def classification_object(decision: Decision) -> dict[str, Any]:
         "abstained": decision.abstained,
         "reason": decision.reason,
         "domains": [{"domain": domain, "probability": probability} for domain, probability in decision.domains],
+        "conformal_set": list(decision.conformal_set),
+        "classifier_reason": decision.classifier_reason,
+        "evidence": msgspec.to_builtins(decision.evidence, enc_hook=str),
+        "candidates": msgspec.to_builtins(decision.choice.terms),
         "model_version": decision.model_version,
+        "decision_id": decision.decision_id,
     }

@@ -9,8 +9,9 @@ from json import dumps
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
-from gateway.answer import Answer, AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted
+from gateway.answer import Answer
 from gateway.errors import ErrorReply
+from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted
 from gateway.openai.mapping import Heading, chat_logprobs, coe_object, completion_logprobs, echoed_text, usage_object
 from gateway.request import CompletionRequest
 from specialists.request import FinishReason

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.answer import Answer, AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted
+from gateway.answer import Answer
+from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted
 from gateway.openai.schemas import ChatCompletionBody, CompletionBody, SamplingFields
-from gateway.request import ChatRequest, CompletionRequest, SamplingWishes
+from gateway.request import ChatRequest, CompletionRequest, ConversationThread, SamplingWishes
 from specialists.request import Message, TokenLogprob, Usage
 
+RUNGS = (None, "resample", "paragraph", "restart", "specialist", "end")  # from the easiest rescue to none
 LOWEST_LOGPROB = -9999.0  # stands for minus infinity, which JSON cannot say
 
 
@@ -40,6 +42,9 @@ def to_chat_request(body: ChatCompletionBody) -> ChatRequest:
         n=body.n,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         json_schema=body.response_format.schema_text() if body.response_format else None,
+        thread=ConversationThread(user=body.user, conversation_id=body.metadata),
+        loop_guard=body.loop_guard,
+        is_streamed=body.stream,
     )
 
 
@@ -53,6 +58,8 @@ def to_completion_request(body: CompletionBody) -> CompletionRequest:
         n=body.n,
         logprobs=body.logprobs,
         echo=body.echo,
+        loop_guard=body.loop_guard,
+        is_streamed=body.stream,
     )
 
 
@@ -77,6 +84,10 @@ def answer_headers(answer: Answer) -> Mapping[str, str]:
         "x-coe-domain": ascii_line(answer.decision.domain),
         "x-coe-sampling": ascii_line(answer.plan.report.as_header()),
     }
+    if answer.decision.decision_id is not None:
+        headers["x-coe-decision"] = answer.decision.decision_id
+    if answer.decision.is_fallback:
+        headers["x-gateway-route"] = "fallback"
     if answer.decision.confidence is not None:
         headers["x-coe-confidence"] = f"{answer.decision.confidence:.3f}"
     if answer.times.swap_seconds is not None:
@@ -91,11 +102,37 @@ def coe_object(answer: Answer) -> dict[str, Any]:
         "domain": answer.decision.domain,
         "confidence": answer.decision.confidence,
         "reason": answer.decision.reason,
+        "decision_id": answer.decision.decision_id,
         "sampling": answer.plan.report.as_object(),
+        "loop": loop_object(answer),
         "waited_ms": _ms(answer.times.waited_seconds),
         "swap_ms": _ms(answer.times.swap_seconds),
         "engine_ms": _ms(answer.times.engine_seconds),
     }
+
+
+def loop_object(answer: Answer) -> dict[str, Any] | None:
+    """What the loop guard did, over all choices; None where it was off.
+
+    `onset` and `rung` are of the choice that was hardest to rescue.
+    """
+    reports = list(answer.loops.values())
+    if not reports:
+        return None
+    worst = max(reports, key=lambda report: (RUNGS.index(report.rung), report.hits))
+    said: dict[str, Any] = {
+        "guard": answer.plan.report.loop_guard.value,
+        "hits": sum(report.hits for report in reports),
+        "rewinds": sum(report.rewinds for report in reports),
+        "rung": worst.rung,
+        "onset": worst.onset,
+        "tokens_discarded": sum(report.tokens_discarded for report in reports),
+        "tokens_resampled": sum(report.tokens_resampled for report in reports),
+    }
+    if worst.handed_to is not None:
+        said["handed_to"] = worst.handed_to
+    redrawn = sum(report.first_token_redrawn for report in reports)
+    return said | {"first_tokens_redrawn": redrawn} if redrawn else said
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -22,6 +22,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from specialists.request import LoopGuardMode
+
 LARGEST_TOKEN_COUNT = 2**31 - 1
 MAX_MESSAGES = 2048
 MAX_CONTENT_PARTS = 1024
@@ -31,6 +33,8 @@ MAX_LOGIT_BIASES = 1024
 MAX_PROMPTS = 16
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_MODEL_CHARACTERS = 256
+MAX_ID_CHARACTERS = 512
+CONVERSATION_NAMES = ("conversation_id", "chat_id", "thread_id", "session_id")
 
 
 def unsupported(what: str, mend: str) -> PydanticCustomError:
@@ -87,6 +91,21 @@ def _stops(value: object) -> object:
     if any(not 1 <= len(stop) <= MAX_STOP_CHARACTERS for stop in stops):
         raise invalid(f"Each stop string should have 1 to {MAX_STOP_CHARACTERS} characters")
     return stops
+
+
+def _conversation_id(value: object) -> object:
+    """Of all that may be in `metadata` only the conversation's id means something here."""
+    if not isinstance(value, dict):
+        raise wrong_type("Input should be an object")
+    named = next((value[name] for name in CONVERSATION_NAMES if isinstance(value.get(name), str | int)), None)
+    text = None if named is None or isinstance(named, bool) else str(named)
+    if text is not None and len(text) > MAX_ID_CHARACTERS:
+        raise invalid(f"A conversation's id should have at most {MAX_ID_CHARACTERS} characters")
+    return text or None
+
+
+UserName = Annotated[str, Field(max_length=MAX_ID_CHARACTERS)]
+ConversationId = Annotated[str | None, BeforeValidator(_conversation_id)]
 
 
 Stops = Annotated[list[str], BeforeValidator(_stops)]
@@ -214,6 +233,16 @@ class StreamOptions(Strict):
     include_usage: bool = False
 
 
+class CoeFields(Strict):
+    """What only this server understands; the answer's object of the same name says what became of it."""
+
+    loop_guard: Literal["off", "detect", "rescue"] | None = None
+
+    @property
+    def mode(self) -> LoopGuardMode | None:
+        return LoopGuardMode(self.loop_guard) if self.loop_guard else None
+
+
 class SamplingFields(Strict):
     """What chat and raw completions have in common."""
 
@@ -231,7 +260,12 @@ class SamplingFields(Strict):
     n: Annotated[int, Field(ge=1, le=128)] = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
+    coe: CoeFields | None = None
     grammar: Refused = None
+
+    @property
+    def loop_guard(self) -> LoopGuardMode | None:
+        return self.coe.mode if self.coe is not None else None
 
     @property
     def include_usage(self) -> bool:
@@ -247,6 +281,8 @@ class ChatCompletionBody(SamplingFields):
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
+    user: UserName | None = None
+    metadata: ConversationId = None
 
     tools: Refused = None
     tool_choice: Refused = None

@@ -14,8 +14,10 @@ from gateway.observability import Metrics
 from gateway.server import GatewayServer, bind, server_config
 from gateway.services import Services
 from gateway.settings import Settings
+from specialists.engine.protocol import EngineSpec
 from specialists.errors import SpecialistError, UnknownSpecialist
 from specialists.manifest import SpecialistManifest
+from specialists.pool.status import EngineReport, PoolStatus
 from specialists.request import GenerationRequest, SamplingParams
 from tests.fakes import FakeEngine, Script, spec_named
 
@@ -84,10 +86,16 @@ class FakePool:
         self.leased_one = asyncio.Event()
         self.released = asyncio.Event()
         self.is_closed = False
+        self.resident: list[EngineReport] = []
+        self.loaded: list[EngineSpec] = []
+        self.unloaded: list[EngineSpec] = []
+        self.pinned: set[EngineSpec] = set()
+        self.keep_alives: list[float | None] = []
 
     @asynccontextmanager
     async def acquire(self, manifest: SpecialistManifest) -> AsyncIterator[FakeLease]:
         self.asked.set()
+        self.keep_alives.append(manifest.keep_alive_seconds)
         self.num_waiting += 1
         try:
             if self.gate is not None:
@@ -114,8 +122,20 @@ class FakePool:
     def submitted(self) -> list[GenerationRequest]:
         return [request for engine in self.engines for request in engine.submitted]
 
-    def status(self) -> object:
-        return {"resident": list(self.leased)}
+    def status(self) -> PoolStatus:
+        return PoolStatus(budget_bytes=100, used_bytes=0, engines=tuple(self.resident), waiting=self.num_waiting)
+
+    async def load(self, spec: EngineSpec) -> None:
+        self.loaded.append(spec)
+
+    async def unload(self, spec: EngineSpec) -> None:
+        self.unloaded.append(spec)
+
+    async def pin(self, spec: EngineSpec) -> None:
+        self.pinned.add(spec)
+
+    def unpin(self, spec: EngineSpec) -> None:
+        self.pinned.discard(spec)
 
     async def drain(self, grace_seconds: float) -> None:
         with suppress(TimeoutError):
@@ -176,7 +196,13 @@ class LiveServer:
 @asynccontextmanager
 async def live_server(pool: FakePool | None = None, **changes: Any) -> AsyncIterator[LiveServer]:
     """Serve over real HTTP; every connection is closed at the end."""
-    made = services(pool or FakePool(), **changes)
+    async with live_services(services(pool or FakePool(), **changes)) as live:
+        yield live
+
+
+@asynccontextmanager
+async def live_services(made: Services) -> AsyncIterator[LiveServer]:
+    """The same for services that the test has put together itself."""
     config = server_config(create_app(made), made.settings)
     config.load()
     server = GatewayServer(config, made)

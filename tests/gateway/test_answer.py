@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from gateway.answer import Answer, ChoiceDelta, ChoiceFinished, ChoiceStarted
+from gateway.answer import Answer
 from gateway.chat import ChatService, DefaultChooser
+from gateway.events import ChoiceDelta, ChoiceFinished, ChoiceStarted
+from gateway.loop_ledger import LoopLedger
 from gateway.policy import RequestPolicy
 from gateway.request import ChatRequest
 from specialists.errors import ModelTooLarge, RequestRejected, SpecialistUnavailable, UnknownSpecialist, WorkerLost
-from specialists.request import GenerationRequest, Message, TokenLogprob, Tokens, Usage
+from specialists.request import GenerationRequest, LoopReport, Message, TokenLogprob, Tokens, Usage
 from tests.fakes import FakeClock, Script
 from tests.gateway.college import BROKEN, GENERAL, MATH, FakeCatalogue, FakePool
 
@@ -26,6 +28,7 @@ class Recorder:
         self.first: list[float] = []
         self.gaps: list[float] = []
         self.usages: list[tuple[str, Usage]] = []
+        self.guards: list[tuple[str, str, LoopReport]] = []
         self.has_text = asyncio.Event()
 
     def first_token(self, specialist: str, *, seconds: float) -> None:
@@ -38,17 +41,27 @@ class Recorder:
     def generated(self, specialist: str, usage: Usage) -> None:
         self.usages.append((specialist, usage))
 
+    def guarded(self, specialist: str, domain: str, report: LoopReport) -> None:
+        self.guards.append((specialist, domain, report))
+
 
 async def opened(
-    pool: FakePool, *, observer: Recorder | None = None, clock: Callable[[], float] | None = None, **fields: Any
+    pool: FakePool,
+    *,
+    observer: Recorder | None = None,
+    clock: Callable[[], float] | None = None,
+    loops: LoopLedger | None = None,
+    catalogue: FakeCatalogue | None = None,
+    **fields: Any,
 ) -> Answer:
-    catalogue = FakeCatalogue()
+    catalogue = catalogue or FakeCatalogue()
     service = ChatService(
         catalogue=catalogue,
         pool=pool,
         policy=RequestPolicy(),
         chooser=DefaultChooser(catalogue),
         observer=observer or Recorder(),
+        loops=loops or LoopLedger(unix_time=FakeClock()),
         clock=clock or FakeClock(),
     )
     messages = (Message(role="user", content="Hello"),)

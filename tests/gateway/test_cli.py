@@ -93,6 +93,16 @@ def test_tables_hold_what_the_json_holds(college: Path) -> None:
         assert "nowhere.gguf" in shown
 
 
+def test_models_says_what_a_specialist_gets_otherwise_than_asked_for(college: Path) -> None:
+    """A context beyond the model's own is in the table and in the JSON."""
+    college.write_text(college.read_text().replace("context = 512", "context = 99999"))
+    general, *_ = told("models", "--college", college)
+
+    assert general["context_tokens"] == 4096
+    assert general["notes"][0].startswith("context 99999 is more than the 4096 tokens")
+    assert "context 99999 is more than the 4096 tokens" in coe("models", "--college", college).stdout
+
+
 def test_plan_counts_a_shared_engine_once(college: Path) -> None:
     """Specialists with the same weights are one engine with one footprint, judged against the budget."""
     roomy = told("plan", "--college", college, "--memory-budget", "8GiB")
@@ -103,7 +113,7 @@ def test_plan_counts_a_shared_engine_once(college: Path) -> None:
     assert 0 < shared["footprint_bytes"] < 512 * MIB
     assert shared["footprint_bytes"] == sum(
         shared["footprint"][part]
-        for part in ("weights_bytes", "full_cache_bytes", "sliding_cache_bytes", "compute_bytes")
+        for part in ("weights_bytes", "full_cache_bytes", "sliding_cache_bytes", "compute_bytes", "process_bytes")
     )
     assert (shared["fits"], tight["engines"][0]["fits"]) == (True, False)
     assert (missing["footprint_bytes"], missing["fits"]) == (None, None)

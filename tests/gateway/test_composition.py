@@ -9,7 +9,7 @@ from gateway.memory import InvalidSetting, engine_footprint
 from gateway.settings import Settings
 from specialists.engine.protocol import EngineSpec
 from specialists.errors import CatalogueError, SpecialistUnavailable
-from specialists.pool.pool import PoolStatus
+from specialists.pool.status import PoolStatus
 from tests.pico import write_pico_gemma
 
 pytestmark = pytest.mark.anyio

@@ -30,6 +30,7 @@ def footprint(num_bytes: int) -> Footprint:
         full_cache_bytes=0,
         sliding_cache_bytes=0,
         compute_bytes=0,
+        process_bytes=0,
         full_cells=0,
         sliding_cells=0,
     )
@@ -107,6 +108,16 @@ def test_missing_weights_are_fatal_for_the_default_alone() -> None:
     assert told(default, "weights of general:q4").status is Status.FAIL
     assert told(other, "weights of math:q4").detail == "math.gguf does not exist"
     assert told(other, "weights of math:q4").mend == "put the weights there"
+
+
+def test_what_is_given_otherwise_than_asked_for_is_a_warning() -> None:
+    """A capped context is told with its mend, and nothing fails for it."""
+    capped = replace(entry("math:q4"), notes=("context 9000 is more than the 4096 tokens; lower context",))
+    findings = diagnose(HEALTHY, college(entry("general:q4"), capped))
+
+    assert told(findings, "settings of math:q4").status is Status.WARN
+    assert told(findings, "settings of math:q4").mend == "lower context"
+    assert is_fit(findings)
 
 
 def test_an_engine_beyond_the_budget_is_told_with_both_numbers() -> None:

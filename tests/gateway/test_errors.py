@@ -1,21 +1,28 @@
 """Every error has a status, a body in OpenAI's shape, and headers that tell a client whether to try again."""
 
+import json
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
+from gateway.control.feedback import DecisionNotFound, FeedbackRefused, NothingToTeach
+from gateway.downloads import HubFailed
 from gateway.errors import (
     AuthenticationFailed,
     BodyTooLarge,
     BodyTooSlow,
     GatewayError,
     MalformedBody,
+    NotAllowed,
+    StorageFailed,
     is_expected,
     reply_for,
     respond,
 )
+from gateway.ollama.service import ModelNotFound
+from gateway.origin import ForbiddenHost, ForbiddenOrigin
 from specialists import errors
 from specialists.errors import SpecialistError
 
@@ -24,6 +31,15 @@ TABLE: list[tuple[Exception, int, str, str, str | None]] = [
     (BodyTooLarge("no"), 413, "invalid_request_error", "request_too_large", None),
     (BodyTooSlow("no"), 408, "invalid_request_error", "request_timeout", None),
     (MalformedBody("no", param="a.0"), 400, "invalid_request_error", "invalid_value", "a.0"),
+    (NotAllowed("no"), 403, "invalid_request_error", "not_allowed", None),
+    (ForbiddenHost("no"), 403, "invalid_request_error", "forbidden_host", None),
+    (ForbiddenOrigin("no"), 403, "invalid_request_error", "forbidden_origin", None),
+    (ModelNotFound("no", param="model"), 404, "invalid_request_error", "model_not_found", "model"),
+    (StorageFailed("no"), 503, "server_error", "storage_failed", None),
+    (HubFailed("no"), 502, "server_error", "hub_failed", None),
+    (DecisionNotFound("no", param="decision_id"), 404, "invalid_request_error", "decision_not_found", "decision_id"),
+    (FeedbackRefused("no"), 409, "invalid_request_error", "feedback_refused", None),
+    (NothingToTeach("no"), 503, "server_error", "no_classifier", None),
     (errors.RequestRejected("no", param="n"), 400, "invalid_request_error", "invalid_value", "n"),
     (errors.ContextOverflow("no"), 400, "invalid_request_error", "context_length_exceeded", "messages"),
     (errors.InvalidSchema("no"), 400, "invalid_request_error", "invalid_json_schema", "response_format"),
@@ -33,6 +49,7 @@ TABLE: list[tuple[Exception, int, str, str, str | None]] = [
     (errors.ModelTooLarge("no"), 503, "server_error", "model_too_large", None),
     (errors.LoadTimeout("no"), 503, "server_error", "model_loading", None),
     (errors.WorkerLost("no"), 503, "server_error", "worker_lost", None),
+    (errors.MorphFailed("no"), 503, "server_error", "worker_lost", None),
     (errors.GenerationFailed("no"), 500, "server_error", "generation_failed", None),
     (errors.ShuttingDown("no"), 503, "server_error", "shutting_down", None),
     (errors.WorkerTimeout("no"), 504, "server_error", "worker_timeout", None),
@@ -118,7 +135,7 @@ def test_validation_names_the_field_by_a_dotted_path_and_the_mend() -> None:
 
 def test_bodies_are_ascii_whatever_was_said() -> None:
     """Line separators, emoji and lone surrogates are escaped."""
-    response = respond(reply_for(MalformedBody("\u2028 🦙 \ud800"), request_id="r"))
+    response = respond(reply_for(MalformedBody("\u2028 🦙 \ud800"), request_id="r"), {"path": "/v1/models"})
 
     assert bytes(response.body).isascii()
 
@@ -130,3 +147,25 @@ def test_long_or_huge_values_are_not_quoted() -> None:
 
     assert len(long.message) < 300
     assert len(huge.message) < 300
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (errors.QueueFull("full"), 503, "server busy, please try again.  maximum pending requests exceeded"),
+        (errors.ModelTooLarge("20 of 16 GiB"), 500, "20 of 16 GiB"),
+        (errors.SpecialistUnavailable("missing"), 500, "missing"),
+        (errors.WorkerLost("gone"), 503, "gone"),
+        (MalformedBody("no JSON"), 400, "no JSON"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_under_api_an_error_is_one_sentence(error: Exception, status: int, text: str) -> None:
+    """With the status and the words that Ollama's clients know; elsewhere it is OpenAI's object."""
+    reply = reply_for(error, request_id="r")
+    here, there = respond(reply, {"path": "/api/chat"}), respond(reply, {"path": "/v1/api/chat"})
+
+    assert here.status_code == status
+    assert json.loads(bytes(here.body)) == {"error": text}
+    assert json.loads(bytes(there.body))["error"]["message"] == str(error)
+    assert {name: value for name, value in here.headers.items() if "retry" in name} == dict(reply.headers)

@@ -12,6 +12,7 @@ from gateway.observability import LineFormatter, Metrics
 from specialists.engine.protocol import EngineSpec
 from specialists.errors import UnknownSpecialist
 from specialists.manifest import SpecialistManifest
+from specialists.request import LoopReport
 from tests.fakes import Script
 from tests.gateway.college import GENERAL, MATH, FakeCatalogue, FakePool, chat, client_for, client_of, services
 
@@ -44,6 +45,23 @@ async def test_requests_and_tokens_are_counted() -> None:
         assert found[f"coe_tokens_total{json.dumps({'kind': kind, 'specialist': MATH}, sort_keys=True)}"] == count
     assert found[f"coe_time_to_first_token_seconds_count{json.dumps({'specialist': MATH})}"] == 1
     assert found[f"coe_inter_token_seconds_count{json.dumps({'specialist': MATH})}"] == 1
+
+
+async def test_loops_are_counted_by_specialist_and_domain() -> None:
+    """Hits, rewinds and tokens thrown away, and what came of each answer that was watched."""
+    report = LoopReport(hits=3, rewinds=2, rung="end", onset=5, tokens_discarded=40, first_token_redrawn=True)
+    async with client_for(FakePool(Script(loop=report), Script(loop=LoopReport()))) as client:
+        for _ in range(2):
+            await client.post(CHAT, json=chat(model=MATH))
+        found = samples((await client.get("/metrics")).text)
+
+    labels = {"domain": "math", "specialist": MATH}
+    expected = {"loop_hits": 3, "rewinds": 2, "discarded_tokens": 40, "redrawn_first_tokens": 1}
+    for name, count in expected.items():
+        assert found[f"coe_{name}_total{json.dumps(labels)}"] == count
+    for outcome in ("clean", "ended"):
+        key = json.dumps(labels | {"outcome": outcome}, sort_keys=True)
+        assert found[f"coe_guarded_answers_total{key}"] == 1
 
 
 async def test_clients_cannot_make_the_metrics_grow() -> None:

@@ -219,7 +219,7 @@ def test_a_prompt_may_come_in_four_forms(prompt: Any, prompts: tuple[Any, ...]) 
     """Text or token ids, one or several."""
     request = to_completion_request(CompletionBody.model_validate({"model": "m", "prompt": prompt}))
 
-    assert request == CompletionRequest(model="m", prompts=prompts, max_tokens=16)
+    assert request == CompletionRequest(model="m", prompts=prompts, max_tokens=16, is_streamed=False)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,16 @@ from gateway.policy import CLOSED_THINK_BLOCK, RequestPolicy
 from gateway.request import ChatRequest, CompletionRequest, SamplingWishes
 from gateway.settings import TemperaturePolicy
 from specialists.errors import RequestRejected
-from specialists.request import ChatPrompt, GenerationRequest, Message, TextPrompt, TokenPrompt
+from specialists.manifest import LoopGuardRules
+from specialists.request import (
+    ChatPrompt,
+    GenerationRequest,
+    LoopGuardMode,
+    LoopGuardParams,
+    Message,
+    TextPrompt,
+    TokenPrompt,
+)
 from tests.gateway.college import MATH, manifest
 
 USER = Message(role="user", content="What is 2 + 2?")
@@ -216,3 +225,17 @@ def test_echoed_logprobs_are_asked_for_only_with_both() -> None:
 def test_both_stop_lists_apply() -> None:
     """The specialist's own stop strings stay in force beside the client's."""
     assert planned(stop=("END",), specialist={"stop": ("</s>",)}).stop == ("</s>", "END")
+
+
+@pytest.mark.parametrize("asked", [None, *LoopGuardMode])
+@pytest.mark.parametrize("may_choose", [True, False])
+def test_a_client_chooses_the_loop_guard_where_it_may(asked: LoopGuardMode | None, may_choose: bool) -> None:
+    """The mode is the client's or the specialist's, the bounds are always the specialist's, the report says which."""
+    rules = LoopGuardRules(params=LoopGuardParams(mode=LoopGuardMode.DETECT, rewinds=3), clients_may_choose=may_choose)
+    request = ChatRequest(model=MATH, messages=(USER,), loop_guard=asked, is_streamed=False)
+    plan = RequestPolicy().apply(request, manifest(MATH, loop_guard=rules), request_id="r")
+
+    used = asked if may_choose and asked is not None else LoopGuardMode.DETECT
+    assert plan.generations[0].loop_guard == LoopGuardParams(mode=used, rewinds=3)
+    assert plan.report.loop_guard is used
+    assert not plan.generations[0].is_streamed

@@ -3,7 +3,8 @@
 import pytest
 
 from gateway.control.schemas import ClassifyBody, classification_object
-from gateway.routing import SupervisorChooser, load_classifier
+from gateway.routing import SupervisorChooser
+from gateway.supervision import load_classifier
 from specialists.engine.protocol import EngineSpec
 from specialists.errors import SpecialistUnavailable
 from specialists.manifest import SpecialistManifest
@@ -26,7 +27,11 @@ def classifier() -> SupervisorClassifier:
 
 
 def chooser(
-    classifier: SupervisorClassifier | None, *, unavailable: str | None = None, resident: tuple[EngineSpec, ...] = ()
+    classifier: SupervisorClassifier | None,
+    *,
+    unavailable: str | None = None,
+    resident: tuple[EngineSpec, ...] = (),
+    load_seconds: float | None = None,
 ) -> SupervisorChooser:
     specialists: dict[str, SpecialistManifest] = {
         GENERAL: manifest(GENERAL, domains=("general",)),
@@ -34,14 +39,16 @@ def chooser(
         LAW: manifest(LAW, domains=("law",)),
     }
 
-    def footprint_bytes(spec: EngineSpec) -> int:
-        raise SpecialistUnavailable("its file is gone")
+    def expected_seconds(spec: EngineSpec) -> float:
+        if load_seconds is None:
+            raise SpecialistUnavailable("its file is gone")
+        return load_seconds
 
     return SupervisorChooser(
         supervisor=Supervisor(default=GENERAL, classifier=classifier),
         specialists=specialists,
         resident=lambda: resident,
-        footprint_bytes=footprint_bytes,
+        load_seconds=expected_seconds,
     )
 
 
@@ -63,6 +70,13 @@ async def test_an_unavailable_specialist_is_never_chosen(classifier: SupervisorC
     """A specialist whose file is gone gets nobody's question."""
     decision = await chooser(classifier, unavailable="its file is gone").choose(INTEGRAL)
     assert decision.tag != MATH
+
+
+async def test_swap_seconds_are_what_loads_take(classifier: SupervisorClassifier) -> None:
+    """The choice is weighed with the pool's own figure for what is not in memory, and nothing for what is."""
+    asked = chooser(classifier, load_seconds=7.5, resident=(manifest(GENERAL).engine,))
+    terms = {each.tag: each.swap_seconds for each in (await asked.decide(INTEGRAL)).choice.terms}
+    assert terms == {GENERAL: 0.0, MATH: 7.5, LAW: 7.5}
 
 
 async def test_without_a_classifier_the_default_answers() -> None:

@@ -1,0 +1,1 @@
+"""Ollama's dialect: the same college, for clients that speak to Ollama."""
