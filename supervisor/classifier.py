@@ -1,10 +1,12 @@
 """Which domain a conversation belongs to, how sure that is, and why.
 
-Knows nothing of specialists, memory or earlier answers: what to do with the answer is decided by others. Everything
-is read-only after loading, so any number of threads may classify at once; the same text always gives the same answer.
+Knows nothing of specialists, memory or earlier answers: what to do with the answer is decided by others. Nothing
+changes while it classifies, so any number of threads may do so at once; the same text always gives the same answer.
+Only a copy that answers nobody yet is ever taught (`feedback`).
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +18,15 @@ from supervisor.combination import HEAD_NAMES
 from supervisor.conformal import DEFAULT_LEVEL, conformal_set
 from supervisor.conversation import Turn, query_of
 from supervisor.domains import GENERAL
-from supervisor.embedder import Embedder, OnnxEmbedder, open_embedder
+from supervisor.embedder import TOKENIZER_FILE, Embedder, OnnxEmbedder, encoder_name, open_embedder
 from supervisor.errors import InvalidModel
 from supervisor.explanation import Evidence, NearExample
 from supervisor.extension import Extension, load_extensions, nearest_mean
 from supervisor.heads import nearest_of
+from supervisor.lessons import extended, taught
 from supervisor.quantized import Floats, times
 from supervisor.reading import Reader
+from supervisor.tokens import WordPieces
 
 __all__ = ["MODEL_DIRECTORY", "Classification", "SupervisorClassifier", "Turn"]
 
@@ -78,9 +82,8 @@ class SupervisorClassifier:
         self._costs = costs or Costs()
         self._level = level
         self._extensions = tuple(extensions)
-        names = [extension.name for extension in self._extensions]
-        self.domains = (*model.domains, *names)
-        self.version = model.version if not names else f"{model.version}+{'+'.join(names)}"
+        self._num_lessons = 0
+        self.domains = (*model.domains, *(extension.name for extension in self._extensions))
 
     @classmethod
     def load(
@@ -98,14 +101,36 @@ class SupervisorClassifier:
         """
         directory = directory or MODEL_DIRECTORY
         model = load_model(directory)
-        opened = open_embedder(embedder or model.embedder, directory)
-        if opened.name != model.embedder:
+        chosen = encoder_name(embedder or model.embedder)
+        if chosen != model.embedder:
             raise InvalidModel(
-                f"COE_EMBEDDER: {opened.name} does not fit {directory}, whose heads were trained on {model.embedder}; "
-                f"train a model directory with it (coe supervisor train --embedder {opened.name})"
+                f"COE_EMBEDDER: {chosen} does not fit {directory}, whose heads were trained on {model.embedder}; "
+                f"train a model directory with it (coe supervisor train --embedder {chosen})"
             )
-        reader = Reader(_vocabulary(opened), model.known_words)
+        opened = open_embedder(chosen, directory)
+        reader = Reader(_vocabulary(opened, directory), model.known_words)
         return cls(model, opened, reader, costs=costs, level=level, extensions=load_extensions(directory))
+
+    @property
+    def version(self) -> str:
+        """The model's version, the domains added to it, and how many lessons it has learnt since."""
+        lessons = [f"{self._num_lessons}lessons"] if self._num_lessons else []
+        return "+".join([self._model.version, *(extension.name for extension in self._extensions), *lessons])
+
+    def copy(self) -> "SupervisorClassifier":
+        """An independent copy: learning in one does not show in the other. Shares what neither changes."""
+        return copy(self)
+
+    def learn(self, text: str, domain: str) -> None:
+        """Take `text` as one more example of `domain`, one of `domains`; not while anybody else is classifying."""
+        vector = self.embed(text)
+        if domain in self._model.domains:
+            self._model = taught(self._model, vector, domain)
+        else:
+            self._extensions = tuple(
+                extended(each, vector) if each.name == domain else each for each in self._extensions
+            )
+        self._num_lessons += 1
 
     @property
     def card(self) -> Mapping[str, object]:
@@ -209,5 +234,8 @@ class SupervisorClassifier:
         )
 
 
-def _vocabulary(embedder: Embedder) -> list[str]:
-    return embedder.vocabulary() if isinstance(embedder, OnnxEmbedder) else []
+def _vocabulary(embedder: Embedder, directory: Path) -> list[str]:
+    """The words that spelling knows by frequency: those of the directory's tokenizer, whichever encoder is used."""
+    if isinstance(embedder, OnnxEmbedder):
+        return embedder.vocabulary()  # read already
+    return WordPieces(directory / TOKENIZER_FILE).vocabulary()

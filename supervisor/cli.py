@@ -17,7 +17,7 @@ from rich.table import Table
 
 from supervisor.artifact import load_model
 from supervisor.classifier import MODEL_DIRECTORY, Classification, SupervisorClassifier
-from supervisor.errors import InvalidExamples, SupervisorError
+from supervisor.errors import InvalidExamples, MissingExtra, SupervisorError
 from supervisor.evaluation import Report, evaluate
 from supervisor.examples import read_examples
 from supervisor.extension import Collisions, collisions, fit_extension, save_extension
@@ -62,9 +62,15 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a model directory (minutes on one core; see docs/supervisor.md)."""
-    from supervisor.embedder import SENTENCE_TRANSFORMERS  # scikit-learn and friends are for training only
-    from supervisor.training import train as run
-    from supervisor.training_data import Recipe, read_data
+    with _one_line_errors():
+        try:
+            from supervisor.embedder import SENTENCE_TRANSFORMERS  # scikit-learn and friends are for training only
+            from supervisor.training import train as run
+            from supervisor.training_data import Recipe, read_data
+        except ImportError as error:
+            raise MissingExtra(
+                f"training needs more than serving ({error}); pip install -c constraints.txt '.[train]'"
+            ) from error
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     chosen = embedder.removeprefix(SENTENCE_TRANSFORMERS) if embedder.startswith(SENTENCE_TRANSFORMERS) else ""

@@ -5,10 +5,11 @@ the encoder they were trained on, so another encoder needs a model directory tra
 """
 
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped, unused-ignore]
+import onnxruntime
 from numpy.typing import NDArray
 
 from supervisor.errors import InvalidModel, MissingExtra
@@ -29,6 +30,12 @@ class Embedder(Protocol):
     def embed(self, text: str) -> Vector:
         """The text's unit vector, shape (width,). Deterministic; safe to call from several threads."""
         ...
+
+
+class SentenceEncoder(Protocol):
+    """What is used of a SentenceTransformer."""
+
+    def encode(self, sentences: str, *, normalize_embeddings: bool, show_progress_bar: bool) -> object: ...
 
 
 class OnnxEmbedder:
@@ -59,30 +66,57 @@ class OnnxEmbedder:
 
 
 class SentenceTransformerEmbedder:
-    """Any sentence-transformers model, by name or path; needs that library and torch."""
+    """Any sentence-transformers model, by name or path; needs that library and torch.
 
-    def __init__(self, model: str) -> None:
+    One text at a time: the library's tokenizers refuse to be used by two threads at once.
+    """
+
+    def __init__(self, name: str, encoder: SentenceEncoder) -> None:
+        self.name = SENTENCE_TRANSFORMERS + name
+        self._encoder = encoder
+        self._lock = Lock()
+
+    @classmethod
+    def open(cls, model: str) -> "SentenceTransformerEmbedder":
+        """Loads (and downloads, if it is a name and not here yet) the model. Raises MissingExtra or InvalidModel."""
         try:
-            from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found, unused-ignore]
+            import torch
+            from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise MissingExtra(
                 "COE_EMBEDDER: sentence-transformers is not installed; pip install sentence-transformers"
             ) from error
-        self.name = SENTENCE_TRANSFORMERS + model
-        self._model = SentenceTransformer(model, device="cpu")
+        torch.set_num_threads(1)  # as the shipped encoder: two threads on busy cores wait for each other
+        try:
+            return cls(model, SentenceTransformer(model, device="cpu"))
+        except Exception as error:  # the libraries below raise whatever they please for a bad name or file
+            raise InvalidModel(
+                f"COE_EMBEDDER: sentence-transformers cannot open {model!r} ({error}); give the name of a model that "
+                "is here or can be downloaded, or the path of its folder"
+            ) from error
 
     def embed(self, text: str) -> Vector:
-        vector: Vector = np.asarray(self._model.encode(text, normalize_embeddings=True), dtype=np.float32)
+        with self._lock:
+            found = self._encoder.encode(text, normalize_embeddings=True, show_progress_bar=False)
+        vector: Vector = np.asarray(found, dtype=np.float32)
         return vector
 
 
-def open_embedder(choice: str, directory: Path) -> Embedder:
-    """The embedder that COE_EMBEDDER's value names. Raises InvalidModel or MissingExtra."""
-    if choice in ("", "onnx"):
-        return OnnxEmbedder(directory)
-    if choice.startswith(SENTENCE_TRANSFORMERS):
-        return SentenceTransformerEmbedder(choice.removeprefix(SENTENCE_TRANSFORMERS))
+def encoder_name(choice: str) -> str:
+    """The name of the encoder that COE_EMBEDDER's value selects. Raises InvalidModel when there is no such kind."""
+    if choice in ("", OnnxEmbedder.name):
+        return OnnxEmbedder.name
+    if choice.startswith(SENTENCE_TRANSFORMERS) and choice != SENTENCE_TRANSFORMERS:
+        return choice
     raise InvalidModel(f"COE_EMBEDDER: {choice!r} is neither onnx nor sentence-transformers:<model>")
+
+
+def open_embedder(choice: str, directory: Path) -> Embedder:
+    """The embedder that COE_EMBEDDER's value selects. Raises InvalidModel or MissingExtra."""
+    name = encoder_name(choice)
+    if name == OnnxEmbedder.name:
+        return OnnxEmbedder(directory)
+    return SentenceTransformerEmbedder.open(name.removeprefix(SENTENCE_TRANSFORMERS))
 
 
 def _one_thread() -> onnxruntime.SessionOptions:

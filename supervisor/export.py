@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx  # type: ignore[import-not-found, unused-ignore]
+import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper  # type: ignore[import-not-found, unused-ignore]
-from onnxruntime.quantization import QuantType, quantize_dynamic  # type: ignore[import-untyped, unused-ignore]
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from supervisor.quantized import quantize_rows
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch  # type: ignore[import-not-found, unused-ignore]
-from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found, unused-ignore]
-from torch.nn import functional  # type: ignore[import-not-found, unused-ignore]
+import torch
+from sentence_transformers import SentenceTransformer
+from torch.nn import functional
 
 from supervisor.augmentation import dressed
 from supervisor.tokens import WordPieces

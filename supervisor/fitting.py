@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix  # type: ignore[import-untyped, unused-ignore]
-from sklearn.cluster import KMeans  # type: ignore[import-untyped, unused-ignore]
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped, unused-ignore]
-from sklearn.svm import LinearSVC  # type: ignore[import-untyped, unused-ignore]
+from scipy.sparse import csr_matrix
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 
 from supervisor.calibration import fit_temperature, negative_log_likelihood
 from supervisor.combination import Heads, Mixture

@@ -77,16 +77,15 @@ class Update:
 
 
 def conversation_key(
-    turns: Sequence[Turn], *, user: str | None = None, metadata: Mapping[str, object] | None = None
+    turns: Sequence[Turn], *, user: str | None = None, conversation_id: str | None = None
 ) -> ConversationKey | None:
     """The key from what every request carries, or None when nothing in it tells conversations apart yet.
 
-    `metadata["conversation_id"]` before `user`, before the opening: everything up to the first user turn that says
-    something of its own (so not a bare "hello", which thousands of conversations open with).
+    The client's own id before `user`, before the opening: everything up to the first user turn that says something of
+    its own (so not a bare "hello", which thousands of conversations open with).
     """
-    named = metadata.get("conversation_id") if metadata else None
-    if isinstance(named, str | int) and str(named):
-        return ConversationKey(id=_digest("conversation", str(named)), is_exact=True)
+    if conversation_id:
+        return ConversationKey(id=_digest("conversation", conversation_id), is_exact=True)
     if user:
         return ConversationKey(id=_digest("user", user), is_exact=False)
     for index, turn in enumerate(turns):

@@ -26,7 +26,13 @@ from supervisor.classifier import MODEL_DIRECTORY, SupervisorClassifier
 from supervisor.combination import Heads, Mixture
 from supervisor.conversation import Turn
 from supervisor.difficulty import auc
-from supervisor.embedder import SENTENCE_TRANSFORMERS, Embedder, OnnxEmbedder, SentenceTransformerEmbedder
+from supervisor.embedder import (
+    SENTENCE_TRANSFORMERS,
+    TOKENIZER_FILE,
+    Embedder,
+    OnnxEmbedder,
+    SentenceTransformerEmbedder,
+)
 from supervisor.errors import MissingExtra
 from supervisor.evaluation import Report, evaluate
 from supervisor.examples import Example, digest_of
@@ -69,7 +75,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     embedder = _prepare_encoder(data, out, recipe, base, encoder)
-    vocabulary = WordPieces(out / "tokenizer.json").vocabulary()
+    vocabulary = WordPieces(out / TOKENIZER_FILE).vocabulary()
     choosing = Reader(vocabulary, known_words(data.fit))
     reader = Reader(vocabulary, known_words(data.labelled))
     logger.info("choosing the mixture on %d held-out questions", len(data.held_out))
@@ -88,12 +94,15 @@ class _Chosen:
 
 
 def _prepare_encoder(data: Data, out: Path, recipe: Recipe, base: Path | None, encoder: Path | None) -> Embedder:
-    if encoder is not None or recipe.embedder or recipe.quick:
+    if recipe.embedder:
+        if not (out / TOKENIZER_FILE).is_file():
+            shutil.copyfile(MODEL_DIRECTORY / TOKENIZER_FILE, out / TOKENIZER_FILE)  # spelling still goes by its words
+        return RemembersVectors(SentenceTransformerEmbedder.open(recipe.embedder))
+    if encoder is not None or recipe.quick:
         _copy_encoder(encoder or MODEL_DIRECTORY, out)
     else:
         _fine_tuned_encoder(data, out, recipe, base)
-    chosen = SentenceTransformerEmbedder(recipe.embedder) if recipe.embedder else OnnxEmbedder(out)
-    return RemembersVectors(chosen)
+    return RemembersVectors(OnnxEmbedder(out))
 
 
 def _copy_encoder(source: Path, out: Path) -> None:

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +41,21 @@ class Gateway:
         return self.process.wait(timeout=timeout_seconds)
 
 
+COE = (str(Path(sys.executable).with_name("coe")),)
+
+
 @contextmanager
-def serve(college: Path, folder: Path, **settings: str) -> Iterator[Gateway]:
-    """`coe serve` on a free port with `COE_…` settings; ready when it says where it listens."""
+def serve(
+    college: Path, folder: Path, *, program: Sequence[str] = COE, port: int = 0, **settings: str
+) -> Iterator[Gateway]:
+    """`coe serve` with `COE_…` settings, on a free port unless one is named; ready when it says where it listens.
+
+    `program` stands in for the command `coe`.
+    """
     log_path = folder / "gateway.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COE_")}
     environment |= {f"COE_{name.upper()}": value for name, value in settings.items()}
-    command = [str(Path(sys.executable).with_name("coe")), "serve", "--port", "0", "--college", str(college)]
+    command = [*program, "serve", "--port", str(port), "--college", str(college)]
     with log_path.open("w") as log:
         process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True

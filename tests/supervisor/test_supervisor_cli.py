@@ -1,7 +1,10 @@
 """`coe supervisor …` from a caller's side."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from supervisor.classifier import MODEL_DIRECTORY, SupervisorClassifier
 from supervisor.cli import app
 
 RUNNER = CliRunner()
+ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = Path(__file__).with_name("data") / "sample.jsonl"
 SAILING = (
     "How do I tack a dinghy upwind without losing speed?",
@@ -59,6 +63,20 @@ def test_a_mistake_ends_with_one_line_and_code_1(arguments: list[str], complaint
     assert result.exit_code == 1
     assert complaint in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_training_without_its_libraries_says_what_to_install(tmp_path: Path) -> None:
+    """Who installed only what serving needs gets one line, not a trace."""
+    (tmp_path / "scipy.py").write_text("raise ImportError('No module named scipy')\n")
+    command = "from supervisor.cli import app; app(['train', '--data', 'd', '--out', 'o'])"
+    done = subprocess.run(
+        [sys.executable, "-c", command], env=os.environ | {"PYTHONPATH": str(tmp_path)}, cwd=ROOT, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert "pip install -c constraints.txt '.[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_domain_is_added_from_eight_questions(tmp_path: Path) -> None:
