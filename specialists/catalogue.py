@@ -9,8 +9,8 @@ the weights is.
 """
 
 import logging
-from collections import defaultdict
-from collections.abc import Mapping
+import shlex
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,18 +20,23 @@ from modelfiles.errors import ModelfileError, NotDownloaded
 from modelfiles.hub import Hub, HuggingFaceHub
 from modelfiles.modelfile import Modelfile, parse
 from modelfiles.resolve import HubSource, PackageSource, PathSource, Source, parse_source, resolve
-from specialists.college_file import AUTO_NAMES, SpecialistTable, read_college_file, without_latest
-from specialists.engine.protocol import EngineSpec
+from specialists.college_file import AUTO_NAMES, LoopGuardTable, SpecialistTable, read_college_file, without_latest
+from specialists.engine.protocol import EngineSpec, FamilyMember
 from specialists.errors import CatalogueError, UnknownSpecialist
+from specialists.expert_mask import MaskError
+from specialists.family import Parent, identify, read_mask_for
 from specialists.gguf_file import GgufError, GgufHeader, read_header
-from specialists.manifest import SpecialistManifest
-from specialists.request import Message, SamplingParams
+from specialists.manifest import LoopGuardRules, SpecialistManifest
+from specialists.request import LoopGuardParams, Message, SamplingParams
+from specialists.sharing import kin_of, share_engines
+from specialists.tensor_digests import DigestError, read_table
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_COLLEGE = Path("college.toml")  # relative to the current folder
 _DEFAULT_CONTEXT_TOKENS = 4096
 _DEFAULT_PARALLEL = 4
+_PARKING_BYTES = 1 << 30  # host memory of a family's engine, for conversations that had to leave the cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +69,14 @@ def load_catalogue(path: Path = DEFAULT_COLLEGE, *, hub: Hub | None = None) -> C
     file = read_college_file(path)
     shelf = _Shelf(path, hub or HuggingFaceHub())
     drafts = [shelf.draft(entry) for entry in file.specialist]
-    specialists = {draft.manifest.tag: draft.manifest for draft in _share_engines(drafts)}
+    specialists = {each.tag: each for each in share_engines([(draft.manifest, draft.kin) for draft in drafts])}
     sources = {draft.manifest.tag: draft.sources for draft in drafts}
     default = next(tag for tag in specialists if without_latest(tag) == without_latest(file.college.default))
     for manifest in specialists.values():
         if manifest.unavailable is not None:
             logger.warning("%s is unavailable: %s", manifest.tag, manifest.unavailable)
+        for note in manifest.notes:
+            logger.warning("%s: %s", manifest.tag, note)
     return Catalogue(
         name=file.college.name,
         default=default,
@@ -78,12 +85,21 @@ def load_catalogue(path: Path = DEFAULT_COLLEGE, *, hub: Hub | None = None) -> C
     )
 
 
+def specialist_from_hub(tag: str, source: str, *, hub: Hub | None = None) -> SpecialistManifest:
+    """A specialist that no college.toml names: its weights are `source` on the hub, the rest is as by default.
+
+    Raises CatalogueError if `source` is no address.
+    """
+    return _Shelf(DEFAULT_COLLEGE, hub or HuggingFaceHub()).draft(SpecialistTable(tag=tag, model=source)).manifest
+
+
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A specialist whose engine is still its own."""
+    """A specialist whose engine is still its own. `kin` is what its family has in common, None for a loner."""
 
     manifest: SpecialistManifest
     sources: tuple[Source, ...]
+    kin: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +119,56 @@ class _Shelf:
         self._folder = college.parent
         self._hub = hub
         self._seen: dict[Source, _Weights] = {}
+        self._parents: dict[Path, Parent] = {}
 
     def draft(self, entry: SpecialistTable) -> _Draft:
         modelfile, folder = self._modelfile(entry)
-        source = self._source(entry, entry.model or modelfile.source, self._folder if entry.model else folder)
+        named = entry.model or entry.parent
+        source = self._source(entry, named or modelfile.source, self._folder if named else folder)
         weights = self._weights(source, entry.tag)
+        if entry.mask is not None:
+            return self._masked(entry, modelfile, weights, source)
         if modelfile.adapter is None:
-            return _Draft(_manifest(entry, modelfile, weights, adapter=None), (source,))
+            return self._standalone(entry, modelfile, weights, source)
         adapter_source = self._source(entry, modelfile.adapter, folder)
         adapter = self._weights(adapter_source, entry.tag)
         return _Draft(_manifest(entry, modelfile, weights, adapter=adapter), (source, adapter_source))
 
+    def _standalone(self, entry: SpecialistTable, modelfile: Modelfile, weights: _Weights, source: Source) -> _Draft:
+        """A specialist with a file of its own; one of a family if digests are kept beside it."""
+        manifest, kin = _manifest(entry, modelfile, weights, adapter=None), None
+        try:
+            table = read_table(weights.header) if weights.header is not None else None
+        except DigestError as error:
+            return _Draft(replace(manifest, notes=(*manifest.notes, str(error))), (source,))
+        if table is not None:
+            kin = kin_of(table)
+            manifest = _with_member(manifest, FamilyMember(entry.tag, model_path=weights.path))
+        return _Draft(manifest, (source,), kin)
+
+    def _masked(self, entry: SpecialistTable, modelfile: Modelfile, parent: _Weights, source: Source) -> _Draft:
+        """A specialist that is cut from its parent while it is loaded."""
+        if modelfile.adapter is not None:
+            raise self._wrong(entry, "an adapter cannot be used with parent and mask; build a model file instead")
+        path, kin = self._folder / Path(entry.mask or "").expanduser(), None
+        try:
+            if parent.header is not None:
+                kin = (parent.path.resolve(), read_mask_for(self._parent(parent.header), path).num_kept)
+        except (MaskError, GgufError, OSError) as error:
+            parent = replace(parent, unavailable=f"its mask {path} cannot be used: {error}")
+        manifest = _manifest(entry, modelfile, parent, adapter=None)
+        return _Draft(_with_member(manifest, FamilyMember(entry.tag, mask_path=path)), (source,), kin)
+
+    def _parent(self, header: GgufHeader) -> Parent:
+        """Identified once, as that reads from all over the file."""
+        if header.path not in self._parents:
+            self._parents[header.path] = identify(header)
+        return self._parents[header.path]
+
     def _modelfile(self, entry: SpecialistTable) -> tuple[Modelfile, Path]:
         """The entry's Modelfile, and the folder its paths start from."""
         if entry.modelfile is None:
-            return Modelfile(source=entry.model or ""), self._folder
+            return Modelfile(source=entry.model or entry.parent or ""), self._folder
         path = self._folder / Path(entry.modelfile).expanduser()
         try:
             if path.is_file():
@@ -145,7 +196,7 @@ class _Shelf:
         try:
             path = resolve(source, hub=self._hub)
         except NotDownloaded as error:
-            return _Weights(expected, unavailable=f"{error}; fetch it with: coe pull {tag}")
+            return _Weights(expected, unavailable=f"{error}; fetch it with: {self._pull(tag)}")
         except ModelfileError as error:  # missing, or the cached repository leaves open which file is meant
             return _Weights(expected, unavailable=str(error))
         try:
@@ -155,6 +206,9 @@ class _Shelf:
         if not header.tensors:
             return _Weights(path, unavailable=f"{path} holds a vocabulary but no weights; name another file")
         return _Weights(path, header)
+
+    def _pull(self, tag: str) -> str:
+        return shlex.join(["coe", "pull", "--college", str(self._college), tag])
 
     def _wrong(self, entry: SpecialistTable, what: str) -> CatalogueError:
         return CatalogueError(f"{self._college}: [[specialist]] {entry.tag}: {what}")
@@ -196,7 +250,28 @@ def _manifest(
         stop=parameters.stop,
         pin=entry.pin,
         keep_alive_seconds=None if entry.keep_alive is None or entry.keep_alive < 0 else entry.keep_alive,
+        loop_guard=_loop_guard(entry.loop_guard),
         unavailable=weights.unavailable or (adapter.unavailable if adapter else None),
+        notes=_notes(entry, modelfile, context_tokens),
+    )
+
+
+def _with_member(manifest: SpecialistManifest, member: FamilyMember) -> SpecialistManifest:
+    return replace(manifest, engine=replace(manifest.engine, family=(member,), parking_bytes=_PARKING_BYTES))
+
+
+def _loop_guard(table: LoopGuardTable) -> LoopGuardRules:
+    return LoopGuardRules(
+        params=LoopGuardParams(
+            mode=table.mode,
+            resamples=table.resamples,
+            paragraphs=table.paragraphs,
+            attempts=table.attempts,
+            rewinds=table.rewinds,
+            rescue_tokens=table.rescue_tokens,
+        ),
+        clients_may_choose=table.clients_may_choose,
+        fallback=table.fallback,
     )
 
 
@@ -205,6 +280,18 @@ def _context_tokens(entry: SpecialistTable, modelfile: Modelfile, weights: _Weig
     wanted = entry.context or modelfile.parameters.num_ctx or _DEFAULT_CONTEXT_TOKENS
     trained = weights.header.trained_context_tokens if weights.header else None
     return min(wanted, trained) if trained and trained > 0 else wanted
+
+
+def _notes(entry: SpecialistTable, modelfile: Modelfile, context_tokens: int) -> tuple[str, ...]:
+    """A context that was asked for and capped; the default was not asked for."""
+    name = "context" if entry.context else "num_ctx"
+    asked = entry.context or modelfile.parameters.num_ctx or 0
+    if asked <= context_tokens:
+        return ()
+    return (
+        f"{name} {asked} is more than the {context_tokens} tokens that its model was trained for, so it gets "
+        f"{context_tokens}; lower {name}, or name a model with a longer context",
+    )
 
 
 def _max_tokens(modelfile: Modelfile, context_tokens: int) -> int:
@@ -221,31 +308,3 @@ def _sampling(modelfile: Modelfile, context_tokens: int) -> SamplingParams:
     if wanted.get("seed") == -1:
         del wanted["seed"]
     return SamplingParams(**wanted)  # type: ignore[arg-type]  # Parameters has checked each one's type
-
-
-def _share_engines(drafts: list[_Draft]) -> list[_Draft]:
-    """Specialists with the same files on the same layers get one engine, as large as the largest of them wants."""
-    groups: dict[tuple[object, ...], list[EngineSpec]] = defaultdict(list)
-    for draft in drafts:
-        if draft.manifest.unavailable is None:
-            groups[_files(draft.manifest.engine)].append(draft.manifest.engine)
-    return [
-        replace(draft, manifest=replace(draft.manifest, engine=_largest(groups[_files(draft.manifest.engine)])))
-        if draft.manifest.unavailable is None
-        else draft
-        for draft in drafts
-    ]
-
-
-def _files(spec: EngineSpec) -> tuple[object, ...]:
-    adapter = spec.adapter_path.resolve() if spec.adapter_path else None
-    return (spec.model_path.resolve(), adapter, spec.gpu_layers)
-
-
-def _largest(specs: list[EngineSpec]) -> EngineSpec:
-    return replace(
-        specs[0],
-        context_tokens=max(spec.context_tokens for spec in specs),
-        parallel=max(spec.parallel for spec in specs),
-        threads=max((spec.threads for spec in specs if spec.threads is not None), default=None),
-    )

@@ -7,19 +7,21 @@ import difflib
 import math
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from specialists.errors import CatalogueError
+from specialists.request import LoopGuardMode, LoopGuardParams
 
 AUTO_NAMES = ("auto", "coe", "college")
 _NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 _DURATION = re.compile(r"(-?)((?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|s|m|h))+)")
 _DURATION_TERM = re.compile(r"([0-9.]+)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_NOT_YET = ("parent", "mask", "remote", "loop_guard")
+_NOT_YET = ("remote",)
 _MAX_BYTES = 1_000_000
 
 
@@ -55,6 +57,7 @@ def parse_keep_alive(value: object) -> object:
     return value
 
 
+_RUNGS = LoopGuardParams()
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
@@ -67,18 +70,46 @@ class CollegeTable(_Table):
     default: Text
 
 
+class LoopGuardTable(_Table):
+    """`loop_guard` in full. `resamples`, `paragraphs`, `attempts` and `rewinds` bound the rungs of the ladder."""
+
+    mode: LoopGuardMode = Field(default=LoopGuardMode.RESCUE, strict=False)
+    clients_may_choose: bool = True
+    fallback: Text | None = None
+    resamples: int = Field(default=_RUNGS.resamples, ge=0, le=100)
+    paragraphs: int = Field(default=_RUNGS.paragraphs, ge=0, le=100)
+    attempts: int = Field(default=_RUNGS.attempts, ge=1, le=10)
+    rewinds: int = Field(default=_RUNGS.rewinds, ge=0, le=1000)
+    rescue_tokens: int = Field(default=_RUNGS.rescue_tokens, ge=1, le=1024)
+
+
+def _loop_guard(value: object) -> object:
+    """The mode alone stands for a table with nothing else in it."""
+    if isinstance(value, str):
+        return {"mode": value}
+    if not isinstance(value, dict):
+        raise ValueError('"off", "detect" or "rescue" is expected, or a table with a mode')
+    return value
+
+
 class SpecialistTable(_Table):
-    """One [[specialist]]. `context` is in tokens, `keep_alive` in seconds (negative: for ever)."""
+    """One [[specialist]]. `context` is in tokens, `keep_alive` in seconds (negative: for ever).
+
+    Its weights are those of `model`, or what `mask` keeps of `parent`, or else what its Modelfile is FROM.
+    """
 
     tag: Text
     domains: list[Text] = Field(default_factory=list, max_length=64)
     modelfile: Text | None = None
     model: Text | None = None
+    parent: Text | None = None
+    mask: Text | None = None
     context: int | None = Field(default=None, ge=1, le=16_777_216)
     parallel: int | None = Field(default=None, ge=1, le=256)
     gpu_layers: int | None = Field(default=None, ge=-1, le=999)
     pin: bool = False
     keep_alive: Annotated[float | None, BeforeValidator(parse_keep_alive)] = None
+    loop_guard: Annotated[LoopGuardTable, BeforeValidator(_loop_guard)] = LoopGuardTable()
 
 
 class CollegeFile(_Table):
@@ -135,11 +166,32 @@ def _check_tags(file: CollegeFile, source: str) -> None:
         first = seen.setdefault(without_latest(entry.tag), where)
         if first != where:
             raise CatalogueError(f"{source}: {first} and {where} have the same tag; rename one of them")
-        if entry.modelfile is None and entry.model is None:
-            raise CatalogueError(f"{source}: {where}: modelfile or model is needed, to say which weights")
+        if (wrong := _wrong_weights(entry)) is not None:
+            raise CatalogueError(f"{source}: {where}: {wrong}")
+    _check_fallbacks(file, seen, source)
     if without_latest(file.college.default) not in seen:
         tags = ", ".join(entry.tag for entry in file.specialist)
         raise CatalogueError(f"{source}: college.default: {file.college.default!r} is none of the tags: {tags}")
+
+
+def _wrong_weights(entry: SpecialistTable) -> str | None:
+    if (entry.parent is None) != (entry.mask is None):
+        given, missing = ("parent", "mask") if entry.mask is None else ("mask", "parent")
+        return f"{given} needs a {missing} beside it: the experts that the mask keeps of the parent are served"
+    if entry.parent is not None and entry.model is not None:
+        return "model and parent are two different weights; leave one of them out"
+    if entry.modelfile is None and entry.model is None and entry.parent is None:
+        return "modelfile, model or parent and mask are needed, to say which weights"
+    return None
+
+
+def _check_fallbacks(file: CollegeFile, known: Mapping[str, str], source: str) -> None:
+    for number, entry in enumerate(file.specialist, start=1):
+        fallback = entry.loop_guard.fallback
+        if fallback is not None and without_latest(fallback) not in known:
+            where = _entry(number, entry.model_dump())
+            tags = ", ".join(each.tag for each in file.specialist)
+            raise CatalogueError(f"{source}: {where}: loop_guard.fallback: {fallback!r} is none of the tags: {tags}")
 
 
 def _explain(detail: Any, tables: dict[str, Any]) -> str:
@@ -150,12 +202,14 @@ def _explain(detail: Any, tables: dict[str, Any]) -> str:
     if location[0] == "specialist" and len(location) > 2:
         where, table = f"{_entry(location[1] + 1, tables['specialist'][location[1]])}: ", SpecialistTable
         location = location[2:]
+        if location[0] == "loop_guard" and len(location) > 1:
+            table = LoopGuardTable
     elif location[0] == "college" and len(location) > 1:
         table = CollegeTable
         where, location = "[college]: ", location[1:]
     field = ".".join(str(part) for part in location)
     if detail["type"] == "extra_forbidden":
-        return f"{where}unknown key {field!r}; {_known(field, table)}"
+        return f"{where}unknown key {field!r}; {_known(str(location[-1]), table)}"
     if detail["type"] == "missing":
         return f"{where}{field} is missing"
     message = detail["msg"].removeprefix("Value error, ")

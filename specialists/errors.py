@@ -11,6 +11,7 @@
     ├── QueueFull                too many requests are waiting already
     ├── LoadTimeout              a load made no progress for too long
     ├── WorkerLost               the engine process died
+    │   └── MorphFailed          its frame could not become another specialist, which has to be loaded instead
     ├── WorkerTimeout            the engine process lives but went silent
     ├── GenerationFailed         the engine lives, but cannot compute this one request
     └── ShuttingDown             the gateway is draining
@@ -89,6 +90,10 @@ class LoadTimeout(SpecialistError):
 class WorkerLost(SpecialistError):
     code = "worker_lost"
     retry_after_seconds = 2
+
+
+class MorphFailed(WorkerLost):
+    """The frame serves what it served before, or nobody; only a fresh load makes it the wanted specialist."""
 
 
 class WorkerTimeout(SpecialistError):

@@ -3,7 +3,21 @@
 from dataclasses import dataclass, field
 
 from specialists.engine.protocol import EngineSpec
-from specialists.request import Message, SamplingParams
+from specialists.request import LoopGuardMode, LoopGuardParams, Message, SamplingParams
+
+RESCUE = LoopGuardParams(mode=LoopGuardMode.RESCUE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopGuardRules:
+    """What is done about a specialist's loops. `clients_may_choose`: a request may name another mode.
+
+    `fallback` is the tag of who answers instead when an answer nobody has seen cannot be rescued; None for nobody.
+    """
+
+    params: LoopGuardParams = RESCUE
+    clients_may_choose: bool = True
+    fallback: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +27,8 @@ class SpecialistManifest:
     `context_tokens` bounds one conversation, `max_tokens` its answer (Modelfile `num_ctx`, `num_predict`).
     `examples` are the Modelfile's MESSAGE turns, shown to the model before the conversation.
     `keep_alive_seconds` None means: stay until the room is needed. `unavailable` says why this specialist
-    cannot be served at all (its file is missing or corrupt); None when it can.
+    cannot be served at all (its file is missing or corrupt); None when it can. `notes` are sentences for the operator:
+    what was asked for and could not be had as it was, with the mend after the last semicolon.
     """
 
     tag: str
@@ -27,4 +42,6 @@ class SpecialistManifest:
     stop: tuple[str, ...] = field(default=())
     pin: bool = False
     keep_alive_seconds: float | None = None
+    loop_guard: LoopGuardRules = field(default_factory=LoopGuardRules)
     unavailable: str | None = None
+    notes: tuple[str, ...] = ()

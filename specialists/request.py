@@ -62,6 +62,30 @@ class SamplingParams(Struct, frozen=True, kw_only=True):
     logit_bias: tuple[tuple[int, float], ...] = ()
 
 
+class LoopGuardMode(StrEnum):
+    """What is done about answers that repeat themselves."""
+
+    OFF = "off"
+    DETECT = "detect"  # counted and reported, never touched
+    RESCUE = "rescue"  # taken back and drawn anew
+
+
+class LoopGuardParams(Struct, frozen=True, kw_only=True):
+    """How hard an answer that loops is tried to be rescued; `engine.loop_rescue` explains the rungs.
+
+    `resamples` bounds the draws anew at one place, `paragraphs` the returns to a paragraph's start, `attempts` the
+    answers begun from the prompt (the first one counts), `rewinds` all of them together. `rescue_tokens` is for how
+    many tokens the first rewind changes the sampling; each further one doubles it.
+    """
+
+    mode: LoopGuardMode = LoopGuardMode.OFF
+    resamples: int = 3
+    paragraphs: int = 1
+    attempts: int = 2
+    rewinds: int = 8
+    rescue_tokens: int = 64
+
+
 class GenerationRequest(Struct, frozen=True, kw_only=True):
     """One generation, complete: an engine needs nothing else to run it.
 
@@ -69,6 +93,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     `logprobs` is the number of alternatives wanted beside each token (0 = the token's own only; None = none).
     `json_schema` is a JSON schema as text that the answer must match.
     `echo_logprobs` asks for the log-probabilities of the prompt's own tokens (evaluation harnesses do).
+    Where nothing `is_streamed`, the text comes in one piece at the end, so that all of it can still be taken back.
+    `specialist` is the tag that answers: an engine that can be several serves one at a time, and others' requests wait.
     """
 
     id: str
@@ -80,6 +106,9 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     logprobs: int | None = None
     json_schema: str | None = None
     echo_logprobs: bool = False
+    loop_guard: LoopGuardParams = LoopGuardParams()
+    is_streamed: bool = True
+    specialist: str = ""
 
 
 class FinishReason(StrEnum):
@@ -109,6 +138,25 @@ class Usage(Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
 
 
+class LoopReport(Struct, frozen=True, kw_only=True):
+    """What the loop guard saw and did in one answer. Tokens are counted in the answer, from 0.
+
+    `rung` names the highest one that was needed, None when nothing was done; `onset` is where the last loop began
+    to repeat. `tokens_discarded` were computed and taken back: no usage counts them. `tokens_resampled` of the
+    answer were drawn otherwise than the request says, repetition being penalised. `first_token_redrawn`: the model
+    had nothing to say at first. `handed_to` is the tag of who answered in the end, where that was somebody else.
+    """
+
+    hits: int = 0
+    rewinds: int = 0
+    rung: str | None = None
+    onset: int | None = None
+    tokens_discarded: int = 0
+    tokens_resampled: int = 0
+    first_token_redrawn: bool = False
+    handed_to: str | None = None
+
+
 class Started(Struct, frozen=True, tag="started"):
     """The prompt has been accepted and a Sequence assigned; computing it begins."""
 
@@ -119,17 +167,22 @@ class Started(Struct, frozen=True, tag="started"):
 
 
 class Tokens(Struct, frozen=True, tag="tokens"):
-    """Text that is now certain: whole code points, and no part of a possible stop string."""
+    """Text that is now certain: whole code points, and no part of a possible stop string.
+
+    `num_draws` of tokens became text here; several where text waited for more (`engine.outbox`).
+    """
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    num_draws: int = 1
 
 
 class Finished(Struct, frozen=True, tag="finished"):
-    """The generation is complete; nothing follows."""
+    """The generation is complete; nothing follows. `loop` is None where no guard watched."""
 
     reason: FinishReason
     usage: Usage
+    loop: LoopReport | None = None
 
 
 GenerationEvent = Started | Tokens | Finished

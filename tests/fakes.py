@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus
+from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus, FrameReport, MorphReport
 from specialists.errors import SpecialistError, WorkerLost
 from specialists.request import (
     Finished,
     FinishReason,
     GenerationEvent,
     GenerationRequest,
+    LoopReport,
     Started,
     TokenLogprob,
     Tokens,
@@ -96,6 +97,7 @@ class Script:
     cached_tokens: int = 0
     completion_tokens: int | None = None
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    loop: LoopReport | None = None
     gates: Mapping[int, asyncio.Event] = field(default_factory=dict)
     error: SpecialistError | None = None
     error_before: int = -1
@@ -114,7 +116,7 @@ class Script:
             queue_seconds=0.0,
             prompt_logprobs=self.prompt_logprobs,
         )
-        return [started, *tokens, Finished(reason=self.reason, usage=usage)]
+        return [started, *tokens, Finished(reason=self.reason, usage=usage, loop=self.loop)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +137,7 @@ class FakeEngine:
 
     `script` is one Script for every request or a function of the request. Recorded: `submitted` requests, the ids of
     `finished`, `aborted` (the reader left or was cancelled) and `failed` ones, `num_loads`, `was_load_cancelled`,
-    `is_closed`.
+    `is_closed`, and of a family `serving`, `morphs` and `read_aheads`. `morph_error` is what its morphs raise.
     """
 
     def __init__(
@@ -153,6 +155,10 @@ class FakeEngine:
         self.aborted: list[str] = []
         self.failed: list[str] = []
         self.num_loads = 0
+        self.serving = ""
+        self.morphs: list[str] = []
+        self.morph_error: SpecialistError | None = None
+        self.read_aheads: list[str] = []
         self.load_started = asyncio.Event()
         self.was_load_cancelled = False
         self.close_started = asyncio.Event()
@@ -160,8 +166,9 @@ class FakeEngine:
         self._running = 0
         self._ended = asyncio.Event()
 
-    async def load(self, on_progress: Callable[[float], None]) -> EngineInfo:
+    async def load(self, on_progress: Callable[[float], None], *, serving: str = "") -> EngineInfo:
         self.num_loads += 1
+        self.serving = serving
         try:
             for share in self.load_plan.progress:
                 on_progress(share)
@@ -181,6 +188,7 @@ class FakeEngine:
             trained_context_tokens=self.spec.context_tokens,
             load_seconds=0.0,
             pid=4242,
+            serving=serving,
         )
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
@@ -200,6 +208,19 @@ class FakeEngine:
             raise
         finally:
             self._running -= 1
+
+    async def morph(self, name: str) -> MorphReport:
+        if self.morph_error is not None:
+            raise self.morph_error
+        self.morphs.append(name)
+        self.serving = name
+        return MorphReport(num_writes=1, num_bytes=1000, seconds=0.001)
+
+    def read_ahead(self, name: str) -> None:
+        self.read_aheads.append(name)
+
+    async def check_frame(self, *, num_slots: int, seed: int) -> FrameReport:
+        return FrameReport(serving=self.serving, num_slots=num_slots, num_bytes=0, digest=str(seed), mismatches=())
 
     def status(self) -> EngineStatus:
         return EngineStatus(running=self._running, waiting=0)
@@ -317,11 +338,15 @@ class RecordingObserver:
         self.load_seconds: list[float] = []
         self.unloads: list[tuple[EngineSpec, str]] = []
         self.crashes: list[EngineSpec] = []
+        self.morphs: list[tuple[EngineSpec, str]] = []
         self.waits: list[float] = []
 
     def load_finished(self, spec: EngineSpec, *, seconds: float, outcome: str) -> None:
         self.loads.append((spec, outcome))
         self.load_seconds.append(seconds)
+
+    def morphed(self, spec: EngineSpec, *, name: str, num_bytes: int, seconds: float) -> None:
+        self.morphs.append((spec, name))
 
     def unloaded(self, spec: EngineSpec, *, reason: str) -> None:
         self.unloads.append((spec, reason))

@@ -11,23 +11,30 @@ import os
 import signal
 import socket
 import sys
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
+from specialists.engine.client_inbox import EventStream, Questions, error_of
 from specialists.engine.messages import (
     HEADER,
     MAX_FRAME_BYTES,
     Abort,
+    CheckFrame,
     Event,
     Failed,
+    FrameChecked,
     FromEngine,
     Heartbeat,
     Load,
     LoadFailed,
     LoadProgress,
+    Member,
+    Morph,
+    Morphed,
+    MorphRefused,
     Pause,
+    ReadAhead,
     Ready,
     Resume,
     Submit,
@@ -35,20 +42,17 @@ from specialists.engine.messages import (
     decode_from_engine,
     encode_frame,
 )
-from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus
+from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus, FamilyMember, FrameReport, MorphReport
 from specialists.errors import (
-    ContextOverflow,
-    GenerationFailed,
-    InvalidSchema,
     LoadTimeout,
     ModelTooLarge,
-    RequestRejected,
+    MorphFailed,
     SpecialistError,
     SpecialistUnavailable,
     WorkerLost,
     WorkerTimeout,
 )
-from specialists.request import Finished, GenerationEvent, GenerationRequest, Tokens
+from specialists.request import Finished, GenerationEvent, GenerationRequest
 
 MAX_UNREAD_TOKENS = 256
 RESUME_BELOW_TOKENS = 64
@@ -57,40 +61,6 @@ RESUME_BELOW_TOKENS = 64
 # on two cores that made generation fifty times slower (3 tokens/s instead of 160), spinning briefly six times. On an
 # idle machine brief spinning costs nothing that can be measured.
 ENGINE_ENVIRONMENT = {"GOMP_SPINCOUNT": "2000"}
-
-
-class _Stream:
-    """Events of one request that its reader has not taken yet, and the error that ended it, if one did."""
-
-    def __init__(self) -> None:
-        self.events: deque[GenerationEvent] = deque()
-        self.num_unread_tokens = 0
-        self.error: SpecialistError | None = None
-        self.is_paused = False
-        self._arrival = asyncio.Event()
-
-    def put(self, event: GenerationEvent) -> None:
-        self.events.append(event)
-        self.num_unread_tokens += _num_tokens(event)
-        self._arrival.set()
-
-    def fail(self, error: SpecialistError) -> None:
-        self.error = self.error or error
-        self._arrival.set()
-
-    async def next(self) -> GenerationEvent:
-        while not self.events:
-            if self.error is not None:
-                raise self.error
-            self._arrival.clear()
-            await self._arrival.wait()
-        event = self.events.popleft()
-        self.num_unread_tokens -= _num_tokens(event)
-        return event
-
-
-def _num_tokens(event: GenerationEvent) -> int:
-    return event.num_draws if isinstance(event, Tokens) else 0
 
 
 class EngineClient:
@@ -108,7 +78,8 @@ class EngineClient:
         self._silence_seconds = silence_seconds
         self._load_stall_seconds = load_stall_seconds
         self._command = tuple(command)
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, EventStream] = {}
+        self._questions = Questions()
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -119,11 +90,13 @@ class EngineClient:
 
     # ── protocol.Engine ──────────────────────────────────────────────────────
 
-    async def load(self, on_progress: Callable[[float], None]) -> EngineInfo:
+    async def load(self, on_progress: Callable[[float], None], *, serving: str = "") -> EngineInfo:
         """See `protocol.Engine.load`."""
+        family = self._spec.family
+        serving = (serving or family[0].name) if family else ""
         try:
             reader = await self._start_process()
-            self._send(self._load_order())
+            self._send(self._load_order(serving))
             ready = await self._await_ready(reader, on_progress)
         except BaseException:
             await self.close()
@@ -136,6 +109,8 @@ class EngineClient:
             trained_context_tokens=ready.trained_context_tokens,
             load_seconds=ready.load_seconds,
             pid=self._process.pid,
+            serving=serving,
+            why_fixed=ready.why_fixed,
         )
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
@@ -153,6 +128,24 @@ class EngineClient:
             del self._streams[request.id]
             if not is_over:
                 self._send(Abort(request.id))
+
+    async def morph(self, name: str) -> MorphReport:
+        """See `protocol.Engine.morph`."""
+        answer = await self._ask(Morph(name))
+        assert isinstance(answer, Morphed), "the engine answers in order"
+        return answer.report
+
+    def read_ahead(self, name: str) -> None:
+        """See `protocol.Engine.read_ahead`."""
+        self._send(ReadAhead(name))
+
+    async def check_frame(self, *, num_slots: int, seed: int) -> FrameReport:
+        """See `protocol.Engine.check_frame`."""
+        answer = await self._ask(CheckFrame(num_slots, seed))
+        assert isinstance(answer, FrameChecked), "the engine answers in order"
+        if answer.report is None:
+            raise SpecialistUnavailable("This engine has no frame that could be checked.")
+        return answer.report
 
     def status(self) -> EngineStatus:
         return self._status
@@ -189,7 +182,7 @@ class EngineClient:
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=MAX_FRAME_BYTES)
         return reader
 
-    def _load_order(self) -> Load:
+    def _load_order(self, serving: str) -> Load:
         spec = self._spec
         return Load(
             model_path=str(spec.model_path),
@@ -198,6 +191,9 @@ class EngineClient:
             context_tokens=spec.context_tokens,
             parallel=spec.parallel,
             threads=spec.threads or len(os.sched_getaffinity(0)),
+            family=tuple(_as_message(member) for member in spec.family),
+            serving=serving,
+            parking_bytes=spec.parking_bytes,
         )
 
     async def _await_ready(self, reader: asyncio.StreamReader, on_progress: Callable[[float], None]) -> Ready:
@@ -236,16 +232,25 @@ class EngineClient:
 
     # ── messages ─────────────────────────────────────────────────────────────
 
-    def _open_stream(self, request: GenerationRequest) -> _Stream:
+    def _open_stream(self, request: GenerationRequest) -> EventStream:
         if self._failure is not None or self._writer is None:
             raise self._failure or WorkerLost("The specialist's engine is not running.")
         if request.id in self._streams:
             raise ValueError(f"request id {request.id!r} is already in use")
-        if not self._streams:
+        if not self._is_awaited():
             self._last_heard = asyncio.get_running_loop().time()
-        stream = self._streams[request.id] = _Stream()
+        stream = self._streams[request.id] = EventStream()
         self._send(Submit(request))
         return stream
+
+    async def _ask(self, question: Morph | CheckFrame) -> FromEngine:
+        if self._failure is not None or self._writer is None:
+            raise self._failure or WorkerLost("The specialist's engine is not running.")
+        if not self._is_awaited():
+            self._last_heard = asyncio.get_running_loop().time()
+        answer = self._questions.expect()
+        self._send(question)
+        return await answer
 
     def _send(self, message: ToEngine) -> None:
         if self._writer is not None and not self._writer.is_closing():
@@ -260,11 +265,12 @@ class EngineClient:
                     self._dispatch(message)
         except (msgspec.DecodeError, ConnectionError) as error:
             self._fail_all(WorkerLost(f"The specialist's engine broke off: {error}."))
-        self._kill()
-        self._fail_all(WorkerLost("The specialist's engine process ended unexpectedly."))
-        if self._process is not None:
-            await self._process.wait()
-        self._lost.set()
+        finally:  # whatever went wrong here, nobody may wait for an engine that is no longer heard
+            self._kill()
+            self._fail_all(WorkerLost("The specialist's engine process ended unexpectedly."))
+            if self._process is not None:
+                await self._process.wait()
+            self._lost.set()
 
     def _dispatch(self, message: FromEngine) -> None:
         match message:
@@ -274,18 +280,27 @@ class EngineClient:
                     self._pause_if_full(id, stream)
             case Failed(id, code, text, param):
                 if (stream := self._streams.get(id)) is not None:
-                    stream.fail(_error_of(code, text, param))
-            case Heartbeat(running, waiting):
-                self._status = EngineStatus(running=running, waiting=waiting)
+                    stream.fail(error_of(code, text, param))
+            case Heartbeat():
+                self._status = EngineStatus(
+                    running=message.running,
+                    waiting=message.waiting,
+                    parked=message.parked,
+                    parked_bytes=message.parked_bytes,
+                )
+            case MorphRefused(_, reason):
+                self._questions.fail(MorphFailed(f"The engine could not become another specialist: {reason}."))
+            case Morphed() | FrameChecked():
+                self._questions.answer(message)
             case _:
                 raise msgspec.DecodeError(f"unexpected {type(message).__name__}")
 
-    def _pause_if_full(self, id: str, stream: _Stream) -> None:
+    def _pause_if_full(self, id: str, stream: EventStream) -> None:
         if stream.num_unread_tokens >= MAX_UNREAD_TOKENS and not stream.is_paused:
             stream.is_paused = True
             self._send(Pause(id))
 
-    def _resume_if_drained(self, id: str, stream: _Stream) -> None:
+    def _resume_if_drained(self, id: str, stream: EventStream) -> None:
         if stream.is_paused and stream.num_unread_tokens < RESUME_BELOW_TOKENS:
             stream.is_paused = False
             self._send(Resume(id))
@@ -294,7 +309,7 @@ class EngineClient:
         """Kill an engine that has unpaused work and says nothing."""
         loop = asyncio.get_running_loop()
         while True:
-            if not any(not stream.is_paused for stream in self._streams.values()):
+            if not self._is_awaited():
                 self._last_heard = loop.time()
             remaining = self._last_heard + self._silence_seconds - loop.time()
             if remaining <= 0:
@@ -306,10 +321,20 @@ class EngineClient:
                 return
             await asyncio.sleep(min(remaining, self._silence_seconds / 4))
 
+    def _is_awaited(self) -> bool:
+        """Whether the engine has something to do for somebody who can take it."""
+        return bool(self._questions) or any(not stream.is_paused for stream in self._streams.values())
+
     def _fail_all(self, error: SpecialistError) -> None:
         self._failure = self._failure or error
+        self._questions.fail_all(self._failure)
         for stream in self._streams.values():
             stream.fail(self._failure)
+
+
+def _as_message(member: FamilyMember) -> Member:
+    paths = (member.mask_path, member.model_path)
+    return Member(member.name, *(str(path) if path is not None else None for path in paths))
 
 
 async def _receive(reader: asyncio.StreamReader) -> list[FromEngine] | None:
@@ -321,16 +346,3 @@ async def _receive(reader: asyncio.StreamReader) -> list[FromEngine] | None:
         return decode_from_engine(await reader.readexactly(size))
     except (asyncio.IncompleteReadError, ConnectionResetError):
         return None
-
-
-def _error_of(code: str, text: str, param: str | None) -> SpecialistError:
-    """The typed error that an engine's `Failed` stands for."""
-    match code:
-        case ContextOverflow.code:
-            return ContextOverflow(text, param=param)
-        case InvalidSchema.code:
-            return InvalidSchema(text)
-        case RequestRejected.code:
-            return RequestRejected(text, param=param)
-        case _:
-            return GenerationFailed(text)

@@ -1,28 +1,30 @@
 """The engine: many Sequences, one context, one step at a time.
 
-A step admits what has arrived, schedules a batch, decodes it, draws the next token of each Sequence that is due and
-emits what became certain. Nothing here waits: `host` calls `step` in a loop and carries messages in and out.
+A step admits what has arrived, schedules a batch, decodes it and draws the next token of each Sequence that is due;
+`answering` says what comes of it. Nothing here waits: `host` calls `step` in a loop and carries messages in and out.
 
 One request's misfortune stays its own. When the cache is full, prefixes nobody runs go first, then the youngest
 Sequence gives up its cells and computes them again later. When a decode fails outright the cells are worthless, so
 everybody starts over from their tokens, one at a time, until the one that cannot be computed has been found.
 """
 
-from collections import deque
 from collections.abc import Callable
 
+from specialists.engine.answering import Answering
 from specialists.engine.batch_scheduler import Chunk, PrefillBudget, schedule
 from specialists.engine.kv_cache import KVCache
 from specialists.engine.llama import Batch, Context, DecodeFailed, NoCacheRoom, Vocabulary
-from specialists.engine.messages import Event, Failed, FromEngine
-from specialists.engine.prefix_cache import Reuse, Slot, common_prefix_len, plan_reuse
+from specialists.engine.messages import FromEngine
+from specialists.engine.parking import ParkingLot
+from specialists.engine.prefix_cache import Slot
+from specialists.engine.rewind import Rewinder
 from specialists.engine.sampler import token_logprob
+from specialists.engine.seating import Seating
 from specialists.engine.sequence import Sequence
-from specialists.errors import ContextOverflow, GenerationFailed, InvalidSchema
-from specialists.request import Finished, FinishReason, GenerationEvent, Started, TokenLogprob, Tokens
+from specialists.errors import ContextOverflow, GenerationFailed
+from specialists.request import TokenLogprob
 
-WORTH_WAITING_TOKENS = 64  # a prefix this long, being computed by somebody else, is waited for and shared
-MAX_CHECKPOINTS = 3  # per slot: the system prompt's and the last two turns'
+REWIND_POINT_TOKENS = 1024  # a window is some 200 MB at its largest, so few are kept and they are taken rarely
 
 
 class Engine:
@@ -37,50 +39,59 @@ class Engine:
         emit: Callable[[FromEngine], None],
         clock: Callable[[], float],
         visible_markup: frozenset[int] = frozenset(),
+        serving: str | None = "",
+        lot: ParkingLot | None = None,
     ) -> None:
         self._context = context
         self._vocabulary = vocabulary
         self._cache = cache
-        self._emit = emit
         self._clock = clock
         self._visible_markup = visible_markup
         self._batch = Batch(context.params.batch_tokens)
         self._budget = PrefillBudget(batch_tokens=context.params.batch_tokens)
-        self._slots = [Slot(id) for id in range(context.params.max_sequences)]
-        self._waiting: deque[Sequence] = deque()
-        self._running: list[Sequence] = []
+        self._seating = Seating(cache, context.params.max_sequences, serving=serving, lot=lot)
+        self._rewinder = Rewinder(cache, vocabulary, self._piece)
+        self._answering = Answering(
+            vocabulary, self._rewinder, piece=self._piece, emit=emit, release=self._release, clock=clock
+        )
         self._suspects: list[Sequence] = []
-        self._steps = 0
 
     # ── what the host may ask ────────────────────────────────────────────────
 
     @property
     def num_running(self) -> int:
-        return len(self._running)
+        return len(self._seating.running)
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._seating.waiting)
+
+    def serve(self, owner: str | None) -> None:
+        """From the next step on compute the Sequences of that specialist alone; None: nobody's.
+
+        On return nothing is being computed any more, so that the weights may be written.
+        """
+        self._context.synchronize()
+        self._seating.serving = owner
 
     def add(self, sequence: Sequence) -> None:
-        self._waiting.append(sequence)
+        self._seating.add(sequence)
 
     def abort(self, id: str) -> None:
         """Forget a request; its cells are free for the next step. Unknown ids are ignored."""
-        for sequence in self._find(id):
+        for sequence in self._seating.find(id):
             self._release(sequence)
             sequence.sampler.close()
 
     def set_paused(self, id: str, is_paused: bool) -> None:
-        for sequence in self._find(id):
+        for sequence in self._seating.find(id):
             sequence.is_paused = is_paused
 
     def step(self) -> bool:
         """Advance everything by one batch; False when there was nothing to do."""
-        self._steps += 1
         self._admit()
         chunks = schedule(
-            self._trial() or self._running,
+            self._trial() or self._seating.served,
             batch_tokens=self._context.params.batch_tokens,
             budget=self._budget,
             stop_at_boundaries=self._cache.needs_checkpoints,
@@ -94,80 +105,23 @@ class Engine:
         self._budget.observe(prefilled, self._clock() - started)
         return True
 
+    def _admit(self) -> None:
+        for sequence in self._seating.admit():
+            if not sequence.is_started and not sequence.request.echo_logprobs:
+                sequence.num_cached = sequence.num_computed
+                self._answering.start(sequence)
+
     def _trial(self) -> list[Sequence]:
         """After a failed decode: the one suspect that is computed next; empty when there are none."""
-        return [sequence for sequence in self._suspects if sequence.slot is not None][:1]
+        return [sequence for sequence in self._suspects if sequence in self._seating.served][:1]
 
-    # ── admission ────────────────────────────────────────────────────────────
+    def _release(self, sequence: Sequence) -> None:
+        self._seating.release(sequence)
+        if sequence in self._suspects:
+            self._suspects.remove(sequence)
 
-    def _admit(self) -> None:
-        """Give idle slots to waiting Sequences, oldest first."""
-        for _ in range(min(len(self._waiting), sum(not slot.is_busy for slot in self._slots))):
-            sequence = next((waiting for waiting in self._waiting if not self._should_wait_to_share(waiting)), None)
-            reuse = plan_reuse(sequence.tokens, self._slots, self._cache) if sequence is not None else None
-            if sequence is None or reuse is None:
-                return
-            self._waiting.remove(sequence)
-            self._start(sequence, reuse)
-
-    def _should_wait_to_share(self, sequence: Sequence) -> bool:
-        """Whether somebody is just computing a prefix that this Sequence needs too."""
-        if not self._cache.can_share() or sequence.request.echo_logprobs:
-            return False
-        for other in self._running:
-            if other.is_prefilling and not other.is_paused:
-                common = common_prefix_len(sequence.tokens, other.prompt.tokens)
-                if min(common, len(other.prompt.tokens) - 1) - other.num_computed >= WORTH_WAITING_TOKENS:
-                    return True
-        return False
-
-    def _start(self, sequence: Sequence, reuse: Reuse) -> None:
-        slot = reuse.target
-        keep = 0 if sequence.request.echo_logprobs else self._apply_reuse(reuse)
-        if keep == 0:
-            self._cache.drop(slot.id)
-            slot.forget()
-        slot.is_busy = True
-        slot.last_used = self._steps
-        sequence.slot = slot
-        sequence.num_computed = keep
-        self._running.append(sequence)
-        if not sequence.is_started and not sequence.request.echo_logprobs:
-            sequence.num_cached = keep
-            self._emit_started(sequence)
-
-    def _apply_reuse(self, reuse: Reuse) -> int:
-        """Put the reusable tokens into the target slot; returns how many there are (0 if it did not work out)."""
-        target, source, checkpoint = reuse.target, reuse.source, reuse.checkpoint
-        if source is None:
-            return 0
-        if reuse.in_place:
-            if checkpoint is None:
-                self._cache.truncate(target.id, reuse.keep)
-            elif not self._cache.restore(target.id, checkpoint):
-                return 0
-            target.truncate(reuse.keep)
-            return reuse.keep
-        self._cache.drop(target.id)
-        if not self._cache.share(source.id, target.id, reuse.keep, checkpoint):
-            return 0
-        target.tokens = source.tokens[: reuse.keep]
-        target.checkpoints = [kept for kept in source.checkpoints if kept.num_tokens <= reuse.keep]
-        return reuse.keep
-
-    def _emit_started(self, sequence: Sequence) -> None:
-        sequence.is_started = True
-        self._emit_event(
-            sequence,
-            Started(
-                prompt_tokens=len(sequence.prompt.tokens),
-                cached_tokens=sequence.num_cached,
-                queue_seconds=self._clock() - sequence.arrived,
-                prompt_logprobs=tuple(sequence.prompt_logprobs),
-            ),
-        )
-        if sequence.matcher is not None:
-            self._append_forced(sequence, sequence.matcher.start())
+    def _piece(self, token: int) -> bytes:
+        return self._vocabulary.piece(token, show_markup=token in self._visible_markup)
 
     # ── decoding ─────────────────────────────────────────────────────────────
 
@@ -193,10 +147,8 @@ class Engine:
         for chunk in sorted(chunks, key=lambda chunk: chunk.sequence.slot_id):
             sequence, count = chunk
             start = sequence.num_computed
-            if sequence.request.echo_logprobs and sequence.is_prefilling:
-                logits = "all"
-            else:
-                logits = "last" if count == sequence.num_pending else "none"
+            wanted = "last" if count == sequence.num_pending else "none"
+            logits = "all" if sequence.scores_prompt else wanted
             placed.append((chunk, len(self._batch)))
             tokens = sequence.tokens[start : start + count]
             self._batch.add(tokens, position=start, sequence_id=sequence.slot_id, logits=logits)
@@ -204,41 +156,28 @@ class Engine:
 
     def _make_room(self, chunks: list[Chunk]) -> list[Chunk]:
         """After a full cache: drop an idle prefix, else preempt the youngest; returns the chunks still to compute."""
-        idle = [slot for slot in self._slots if not slot.is_busy and slot.tokens]
-        if idle:
-            oldest = min(idle, key=lambda slot: slot.last_used)
-            self._cache.drop(oldest.id)
-            oldest.forget()
+        if self._seating.drop_oldest_prefix() or self._seating.preempt_suspended():
             return chunks
-        youngest = max(self._running, key=lambda sequence: sequence.arrived)
-        if len(self._running) == 1:
-            self._fail(youngest, ContextOverflow.code, "The cache cannot hold this conversation.", "messages")
+        youngest = max(self._seating.running, key=lambda sequence: sequence.arrived)
+        if self.num_running == 1:
+            message = "The cache cannot hold this conversation."
+            self._answering.fail(youngest, ContextOverflow.code, message, "messages")
             return []
         self._preempt(youngest)
         return [chunk for chunk in chunks if chunk.sequence is not youngest]
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Take a Sequence's cells away; it keeps its tokens and sampler and goes on when there is room again."""
-        slot = sequence.slot
-        self._release(sequence)
-        if slot is not None:
-            self._cache.drop(slot.id)
-            slot.forget()
-        sequence.num_computed = 0
-        sequence.prompt_logprobs.clear()
-        self._waiting.appendleft(sequence)
+        self._seating.preempt(sequence)
+        if sequence in self._suspects:
+            self._suspects.remove(sequence)
 
     def _start_over(self, chunks: list[Chunk], error: DecodeFailed) -> None:
         """After a failed decode: nothing in the cache can be trusted."""
         if len(chunks) == 1 and chunks[0].sequence in self._suspects:
-            self._fail(chunks[0].sequence, GenerationFailed.code, f"This request cannot be computed: {error}.", None)
-        for sequence in reversed(list(self._running)):
-            self._preempt(sequence)
-            if sequence not in self._suspects:
-                self._suspects.append(sequence)
-        for slot in self._slots:
-            self._cache.drop(slot.id)
-            slot.forget()
+            message = f"This request cannot be computed: {error}."
+            self._answering.fail(chunks[0].sequence, GenerationFailed.code, message, None)
+        preempted = self._seating.preempt_all()
+        self._suspects = [each for each in self._suspects if each not in preempted] + preempted
 
     # ── after a decode ───────────────────────────────────────────────────────
 
@@ -247,21 +186,28 @@ class Engine:
         slot = sequence.slot
         assert slot is not None
         start = sequence.num_computed
-        if sequence.request.echo_logprobs and sequence.is_prefilling:
+        if sequence.scores_prompt:
             self._collect_prompt_logprobs(sequence, first_index, count)
         sequence.num_computed = start + count
         slot.tokens += sequence.tokens[start : start + count]
-        if self._cache.needs_checkpoints and sequence.num_computed in sequence.prompt.boundaries:
-            kept = slot.checkpoints[:1] + slot.checkpoints[1:][-(MAX_CHECKPOINTS - 2) :]
-            slot.checkpoints = [*kept, self._cache.checkpoint(slot.id)]
+        if self._cache.needs_checkpoints:
+            self._take_checkpoint(sequence, slot)
         if sequence.num_pending > 0:
             return
         if sequence in self._suspects:
             self._suspects.remove(sequence)
         if not sequence.is_started:
-            self._emit_started(sequence)
+            self._answering.start(sequence)
         if sequence.num_pending == 0:
             self._draw(sequence, first_index + count - 1)
+
+    def _take_checkpoint(self, sequence: Sequence, slot: Slot) -> None:
+        """Remember the window where other requests, or a rewind of this one, may want to go back to."""
+        num_tokens = sequence.num_computed
+        if num_tokens in sequence.prompt.boundaries:
+            slot.add_checkpoint(self._cache.checkpoint(slot.id))
+        elif sequence.may_rewind and num_tokens - slot.last_rewind_point(sequence.num_prompt) >= REWIND_POINT_TOKENS:
+            slot.add_rewind_point(self._cache.checkpoint(slot.id))
 
     def _draw(self, sequence: Sequence, index: int) -> None:
         """Draw the next token from the logits at a batch index."""
@@ -269,45 +215,16 @@ class Engine:
         raw = self._context.logits(index).copy() if wanted is not None else None
         if sequence.matcher is not None:
             sequence.matcher.mask(self._context.logits(index))
+        watch = sequence.watch
+        if watch is not None and watch.is_rescuing:
+            self._rewinder.before_draw(sequence, self._context.logits(index))
         token = sequence.sampler.sample(self._context, index)
+        if watch is not None and watch.may_redraw_first:
+            token = self._rewinder.redraw_first(sequence, self._context, index, token)
         logprob = token_logprob(raw, token, wanted or 0, self._vocabulary) if raw is not None else None
         forced = sequence.matcher.accept(token) if sequence.matcher is not None else []
-        if self._append(sequence, token, logprob):
-            self._append_forced(sequence, forced)
-
-    def _append(self, sequence: Sequence, token: int, logprob: TokenLogprob | None) -> bool:
-        """Add a token to the answer and emit the text that became certain; False if the answer ends with it."""
-        sequence.tokens.append(token)
-        if self._vocabulary.ends_generation(token):
-            return self._finish(sequence, FinishReason.STOP)
-        piece = self._vocabulary.piece(token, show_markup=token in self._visible_markup)
-        text = sequence.text.push(piece, logprob)
-        if sequence.text.is_stopped:
-            return self._finish(sequence, FinishReason.STOP, text)
-        if sequence.num_generated >= sequence.max_tokens:
-            return self._finish(sequence, FinishReason.LENGTH, text)
-        self._emit_text(sequence, text)
-        return True
-
-    def _append_forced(self, sequence: Sequence, tokens: list[int]) -> None:
-        """Add what the schema leaves no choice about, and end the answer where the schema does."""
-        wants_logprobs = sequence.request.logprobs is not None
-        for token in tokens:
-            sequence.sampler.accept(token)
-            certain = TokenLogprob(token, self._vocabulary.piece(token), 0.0) if wants_logprobs else None
-            if not self._append(sequence, token, certain):
-                return
-        matcher = sequence.matcher
-        if matcher is not None and matcher.error is not None:
-            message = f"The answer could not be kept to the JSON schema: {matcher.error[:300]}"
-            self._fail(sequence, InvalidSchema.code, message, "response_format")
-        elif matcher is not None and matcher.is_finished:
-            self._finish(sequence, FinishReason.STOP)
-
-    def _emit_text(self, sequence: Sequence, text: str) -> None:
-        logprobs = sequence.text.take_logprobs()
-        if text or logprobs:
-            self._emit_event(sequence, Tokens(text, logprobs))
+        if self._answering.append(sequence, token, logprob):
+            self._answering.append_forced(sequence, forced)
 
     def _collect_prompt_logprobs(self, sequence: Sequence, first_index: int, count: int) -> None:
         """Log-probabilities of the prompt tokens that follow each token of this chunk; the first one has none."""
@@ -321,36 +238,3 @@ class Engine:
                 logits = self._context.logits(first_index + offset)
                 token, num_top = sequence.tokens[following], sequence.request.logprobs or 0
                 sequence.prompt_logprobs.append(token_logprob(logits, token, num_top, self._vocabulary))
-
-    # ── endings ──────────────────────────────────────────────────────────────
-
-    def _finish(self, sequence: Sequence, reason: FinishReason, text: str = "") -> bool:
-        self._emit_text(sequence, text + sequence.text.flush())
-        self._emit_event(sequence, Finished(reason, sequence.usage))
-        self._release(sequence)
-        sequence.sampler.close()
-        return False
-
-    def _fail(self, sequence: Sequence, code: str, message: str, param: str | None) -> None:
-        self._emit(Failed(sequence.id, code, message, param))
-        self._release(sequence)
-        sequence.sampler.close()
-
-    def _release(self, sequence: Sequence) -> None:
-        """Take a Sequence out; what its cells hold stays for the next request with the same beginning."""
-        if sequence.slot is not None:
-            sequence.slot.is_busy = False
-            sequence.slot.last_used = self._steps
-            sequence.slot = None
-        if sequence in self._running:
-            self._running.remove(sequence)
-        if sequence in self._waiting:
-            self._waiting.remove(sequence)
-        if sequence in self._suspects:
-            self._suspects.remove(sequence)
-
-    def _find(self, id: str) -> list[Sequence]:
-        return [sequence for sequence in (*self._running, *self._waiting) if sequence.id == id]
-
-    def _emit_event(self, sequence: Sequence, event: GenerationEvent) -> None:
-        self._emit(Event(sequence.id, event))

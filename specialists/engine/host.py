@@ -5,6 +5,7 @@ the main thread can take); the engine thread steps and writes what happened, one
 queue. When the socket closes, the parent is gone and so is this process.
 """
 
+import contextlib
 import os
 import queue
 import socket
@@ -12,24 +13,30 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from specialists.engine.chat_template import ChatTemplate
 from specialists.engine.engine import Engine
+from specialists.engine.frame_loading import LoadedFrame, load_frame
+from specialists.engine.frame_service import FrameService
 from specialists.engine.kv_cache import KVCache
-from specialists.engine.llama import ContextParams, LlamaLog, Model, Vocabulary
+from specialists.engine.llama import ContextParams, LlamaLog, Model, Vocabulary, computes_on_gpu
 from specialists.engine.messages import (
     HEADER,
     MAX_FRAME_BYTES,
     Abort,
+    CheckFrame,
     Failed,
     FromEngine,
     Heartbeat,
     Load,
     LoadFailed,
     LoadProgress,
+    Morph,
     Pause,
+    ReadAhead,
     Ready,
     Resume,
     Submit,
@@ -38,19 +45,24 @@ from specialists.engine.messages import (
     encode_frame,
 )
 from specialists.engine.outbox import Outbox
+from specialists.engine.parking import ParkingLot
 from specialists.engine.preparation import Preparation
 from specialists.engine.sequence import Sequence
 from specialists.errors import ModelTooLarge, RequestRejected, SpecialistUnavailable
+from specialists.expert_mask import MaskError
+from specialists.family import Family, read_masked_family, read_standalone_family
+from specialists.gguf_cursor import GgufError
 from specialists.reasoning import REASONING_MARKERS
+from specialists.tensor_digests import DigestError
 
 HEARTBEAT_SECONDS = 0.5
 BATCH_TOKENS = 512
-CPU_TEXT_INTERVAL_SECONDS = 0.03  # 33 updates a second look continuous
+CPU_TEXT_INTERVAL_SECONDS = 0.05  # 20 updates a second read as continuous
 FALLBACK_TEMPLATE = (  # for base models, whose files carry no template
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant: "
 )
 
-Command = Sequence | Abort | Pause | Resume
+Command = Sequence | Abort | Pause | Resume | Morph | CheckFrame
 
 
 class Connection:
@@ -85,43 +97,47 @@ def serve(sock: socket.socket, *, log: Callable[[str], None], clock: Callable[[]
     if not first or not isinstance(first[0], Load):
         return
     try:
-        engine, preparation, outbox = _load(first[0], connection, log, clock)
+        parts = _load(first[0], connection, log, clock)
     except SpecialistUnavailable as error:
         connection.send(LoadFailed(str(error), isinstance(error, ModelTooLarge)))
         return
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-    loop = threading.Thread(target=_run_engine, args=(engine, commands, outbox, connection, clock), daemon=True)
-    loop.start()
-    _read_commands(connection, preparation, commands)
+    threading.Thread(target=_Loop(parts, commands, connection, clock).run, daemon=True).start()
+    _read_commands(connection, parts, commands)
     os._exit(0)
 
 
-def _load(
-    order: Load, connection: Connection, log: Callable[[str], None], clock: Callable[[], float]
-) -> tuple[Engine, Preparation, Outbox]:
+class _Parts(NamedTuple):
+    """What a loaded engine process consists of."""
+
+    engine: Engine
+    preparation: Preparation
+    outbox: Outbox
+    frame: FrameService
+    lot: ParkingLot
+
+
+def _load(order: Load, connection: Connection, log: Callable[[str], None], clock: Callable[[], float]) -> _Parts:
     started = clock()
-    model = Model.load(
-        Path(order.model_path),
-        gpu_layers=order.gpu_layers,
-        adapter_path=Path(order.adapter_path) if order.adapter_path else None,
-        on_progress=_thinned(lambda share: connection.send(LoadProgress(share))),
-        log=LlamaLog(log),
-    )
+    family = _read_family(order)
+    loaded = _load_weights(order, family, connection, LlamaLog(log), clock)
+    model = loaded.model
     vocabulary = model.vocabulary
     template = ChatTemplate(model.chat_template() or FALLBACK_TEMPLATE, vocabulary)
     template.check()
     params = ContextParams(
         num_cells=order.context_tokens * order.parallel,
         max_sequences=order.parallel,
-        # In a pool every token attends over everybody's cells, masked: 13 % slower with eight short conversations.
-        # With sliding windows few layers do, and the pool holds more conversations.
-        unified=model.window_tokens > 0,
+        # In a pool every token attends over everybody's cells, masked: on a CPU 13 % slower with eight short
+        # conversations. With sliding windows few layers do, and the pool holds more conversations.
+        unified=model.window_tokens > 0 or computes_on_gpu(order.gpu_layers),
         batch_tokens=BATCH_TOKENS,
         threads=order.threads,
     )
     context = model.new_context(params)
     cache = KVCache(context, window_tokens=model.window_tokens, is_recurrent=model.is_recurrent)
-    outbox = Outbox(text_interval_seconds=0.0 if order.gpu_layers else CPU_TEXT_INTERVAL_SECONDS)
+    lot = ParkingLot(max_bytes=order.parking_bytes)
+    outbox = Outbox(text_interval_seconds=0.0 if computes_on_gpu(order.gpu_layers) else CPU_TEXT_INTERVAL_SECONDS)
     engine = Engine(
         context,
         vocabulary,
@@ -129,6 +145,8 @@ def _load(
         emit=outbox.put,
         clock=clock,
         visible_markup=_reasoning_tokens(vocabulary),
+        serving=order.serving,
+        lot=lot if order.parking_bytes else None,
     )
     connection.send(
         Ready(
@@ -136,9 +154,39 @@ def _load(
             vocabulary_size=vocabulary.size,
             trained_context_tokens=model.trained_context_tokens,
             load_seconds=clock() - started,
+            why_fixed=loaded.why_fixed,
         )
     )
-    return engine, Preparation(vocabulary, template, clock=clock), outbox
+    members = frozenset(_names(order) if loaded.why_fixed is None else [order.serving])
+    preparation = Preparation(vocabulary, template, clock=clock, members=members)
+    return _Parts(engine, preparation, outbox, FrameService(loaded.frame, family, clock=clock), lot)
+
+
+def _read_family(order: Load) -> Family | None:
+    masks = {member.name: Path(member.mask_path) for member in order.family if member.mask_path is not None}
+    files = {member.name: Path(member.model_path) for member in order.family if member.model_path is not None}
+    try:
+        if masks:
+            return read_masked_family(Path(order.model_path), masks)
+        return read_standalone_family(files) if files else None
+    except (GgufError, MaskError, DigestError, OSError) as error:
+        raise SpecialistUnavailable(f"{order.serving} cannot be loaded as one of its family: {error}") from error
+
+
+def _names(order: Load) -> list[str]:
+    return [member.name for member in order.family]
+
+
+def _load_weights(
+    order: Load, family: Family | None, connection: Connection, log: LlamaLog, clock: Callable[[], float]
+) -> LoadedFrame:
+    report = _thinned(lambda share: connection.send(LoadProgress(share)))
+    if family is not None:
+        return load_frame(family, order.serving, gpu_layers=order.gpu_layers, on_progress=report, log=log, clock=clock)
+    adapter_path = Path(order.adapter_path) if order.adapter_path else None
+    path = Path(order.model_path)
+    model = Model.load(path, gpu_layers=order.gpu_layers, adapter_path=adapter_path, on_progress=report, log=log)
+    return LoadedFrame(model, None)
 
 
 def _reasoning_tokens(vocabulary: Vocabulary) -> frozenset[int]:
@@ -160,61 +208,91 @@ def _thinned(report: Callable[[float], None]) -> Callable[[float], None]:
     return maybe_report
 
 
-def _read_commands(connection: Connection, preparation: Preparation, commands: "queue.SimpleQueue[Command]") -> None:
+def _read_commands(connection: Connection, parts: _Parts, commands: "queue.SimpleQueue[Command]") -> None:
     """The main thread's work, until the parent goes away."""
     while (messages := connection.receive()) is not None:
         for message in messages:
             match message:
                 case Submit(request):
                     try:
-                        commands.put(preparation.prepare(request))
+                        commands.put(parts.preparation.prepare(request))
                     except RequestRejected as error:
                         connection.send(Failed(request.id, error.code, str(error), error.param))
-                case Abort() | Pause() | Resume():
+                case ReadAhead(name):
+                    parts.frame.read_ahead(name)
+                case Abort() | Pause() | Resume() | Morph() | CheckFrame():
                     commands.put(message)
                 case Load():
                     raise msgspec.DecodeError("a second Load message")
 
 
-def _run_engine(
-    engine: Engine,
-    commands: "queue.SimpleQueue[Command]",
-    outbox: Outbox,
-    connection: Connection,
-    clock: Callable[[], float],
-) -> None:
+class _Loop:
     """The engine thread's work: commands in, one step, events out; sleeps when there is nothing to do."""
-    last_beat = clock()
-    is_busy = False
-    try:
-        while True:
-            _take_commands(engine, outbox, commands, wait=not is_busy)
-            is_busy = engine.step()
-            now = clock()
-            if now - last_beat >= HEARTBEAT_SECONDS or not is_busy:
-                last_beat = now
-                outbox.put(Heartbeat(engine.num_running, engine.num_waiting))
-            if messages := outbox.take(now, is_idle=not is_busy):
-                connection.send(*messages)
-    except OSError:
-        os._exit(0)  # the parent closed the socket: nobody is left to answer
 
+    def __init__(
+        self,
+        parts: _Parts,
+        commands: "queue.SimpleQueue[Command]",
+        connection: Connection,
+        clock: Callable[[], float],
+    ) -> None:
+        self._engine = parts.engine
+        self._frame = parts.frame
+        self._outbox = parts.outbox
+        self._lot = parts.lot
+        self._commands = commands
+        self._connection = connection
+        self._clock = clock
+        self._last_beat = clock()
 
-def _take_commands(engine: Engine, outbox: Outbox, commands: "queue.SimpleQueue[Command]", *, wait: bool) -> None:
-    if wait:
-        _take_command(engine, outbox, commands.get())
-    while not commands.empty():
-        _take_command(engine, outbox, commands.get())
+    def run(self) -> None:
+        is_busy = False
+        try:
+            while True:
+                self._take_commands(wait=not is_busy)
+                is_busy = self._engine.step()
+                now = self._clock()
+                if not is_busy or now - self._last_beat >= HEARTBEAT_SECONDS:
+                    self._last_beat = now
+                    self._outbox.put(self._heartbeat())
+                if messages := self._outbox.take(now, is_idle=not is_busy):
+                    self._connection.send(*messages)
+        except OSError:
+            os._exit(0)  # the parent closed the socket: nobody is left to answer
 
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(self._engine.num_running, self._engine.num_waiting, len(self._lot), self._lot.num_bytes)
 
-def _take_command(engine: Engine, outbox: Outbox, command: Command) -> None:
-    match command:
-        case Sequence():
-            engine.add(command)
-        case Abort(id):
-            engine.abort(id)
-            outbox.forget(id)
-        case Pause(id):
-            engine.set_paused(id, True)
-        case Resume(id):
-            engine.set_paused(id, False)
+    def _beat_while_writing(self) -> None:
+        """A morph takes longer than a step, and a silent engine is taken for dead."""
+        now = self._clock()
+        if now - self._last_beat >= HEARTBEAT_SECONDS:
+            self._last_beat = now
+            self._connection.send(self._heartbeat())
+
+    def _take_commands(self, *, wait: bool) -> None:
+        """Take all there are. `wait`: for one, or while requests wait for their specialist until the next beat."""
+        if wait:
+            is_empty = self._engine.num_running == self._engine.num_waiting == 0
+            with contextlib.suppress(queue.Empty):
+                self._take_command(self._commands.get(timeout=None if is_empty else HEARTBEAT_SECONDS))
+        while not self._commands.empty():
+            self._take_command(self._commands.get())
+
+    def _take_command(self, command: Command) -> None:
+        match command:
+            case Sequence():
+                self._engine.add(command)
+            case Abort(id):
+                self._engine.abort(id)
+                self._outbox.forget(id)
+            case Pause(id):
+                self._engine.set_paused(id, True)
+            case Resume(id):
+                self._engine.set_paused(id, False)
+            case Morph(name):
+                self._engine.serve(None)
+                self._outbox.put(self._frame.morph(name, on_write=self._beat_while_writing))
+                self._engine.serve(self._frame.serving)
+            case CheckFrame(num_slots, seed):
+                self._outbox.put(self._frame.check(num_slots=num_slots, seed=seed))

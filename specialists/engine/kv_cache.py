@@ -7,15 +7,19 @@ checks first:
 * keeping the first k tokens is exact only if the cache still reaches back to position 0 or further back than
   k − window; otherwise a checkpoint taken at k brings the window back;
 * in a unified pool, cells that two Sequences own are never recycled, which jams a small window cache, so a shared
-  prefix gets a private window at once; where each Sequence has its own part of the cache, sharing copies all of it;
+  prefix gets a private window at once; where each Sequence has its own part of the cache, sharing copies what the
+  source holds;
 * recurrent models hold one running state: nothing but the whole can be kept.
 
 It does not decide which prefix is worth keeping: that is `prefix_cache`.
 """
 
-from typing import NamedTuple
+import ctypes
+from typing import NamedTuple, TypeAlias
 
 from specialists.engine.llama import Context
+
+SavedState: TypeAlias = "ctypes.Array[ctypes.c_uint8]"
 
 
 class Checkpoint(NamedTuple):
@@ -37,6 +41,8 @@ class KVCache:
         self._window_tokens = window_tokens
         self._is_recurrent = is_recurrent
         self.needs_checkpoints = window_tokens > 0 or is_recurrent
+        # Where each Sequence has its own part, llama.cpp computes only those together whose ids follow each other.
+        self.computes_neighbours_together = not context.params.unified
 
     def num_tokens(self, sequence_id: int) -> int:
         return self._context.last_position(sequence_id) + 1
@@ -84,12 +90,32 @@ class KVCache:
         return self._load_window(target_id, window)
 
     def _copy_whole(self, source_id: int, target_id: int, keep: int, checkpoint: Checkpoint | None) -> bool:
-        """Between separate parts llama.cpp copies all or aborts the process; what is too much is cut off after."""
-        self._context.copy(source_id, target_id, -1, -1)
+        """Between separate parts all of the source is copied, and what is too much cut off after.
+
+        As a saved state, since llama.cpp's own copy takes the unused cells along: all of the part.
+        """
+        if not self._context.load_state(target_id, self._context.save_state(source_id)):
+            self.drop(target_id)
+            return False
         if checkpoint is not None:
             return self.restore(target_id, checkpoint)
         self.truncate(target_id, keep)
         return True
+
+    def is_divisible(self, num_tokens: int) -> bool:
+        """Whether any beginning can be kept of a state that was saved with so many tokens, without a checkpoint."""
+        return not self._is_recurrent and (self._window_tokens == 0 or num_tokens <= self._window_tokens)
+
+    def save(self, sequence_id: int) -> SavedState:
+        """All that the cache holds of a Sequence, for `load` into this cache again. Not what it computes with."""
+        return self._context.save_state(sequence_id)
+
+    def load(self, sequence_id: int, state: SavedState) -> bool:
+        """Fill an empty Sequence with a saved one; False (and an empty Sequence) if there is no room."""
+        if self._context.load_state(sequence_id, state):
+            return True
+        self.drop(sequence_id)
+        return False
 
     def can_share(self) -> bool:
         """Whether one Sequence can begin with another's cells at all."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+from specialists.engine.protocol import FrameReport, MorphReport
 from specialists.request import GenerationEvent, GenerationRequest
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -18,8 +19,19 @@ HEADER = struct.Struct(">I")
 # ── parent → engine ──────────────────────────────────────────────────────────
 
 
+class Member(Struct, frozen=True):
+    """One of a family: paths as in `protocol.FamilyMember`."""
+
+    name: str
+    mask_path: str | None
+    model_path: str | None
+
+
 class Load(Struct, frozen=True, tag="load", kw_only=True):
-    """Load a model; always the first message. Sizes are in tokens."""
+    """Load a model; always the first message. Sizes are in tokens.
+
+    Of a `family`, `serving` is the member to begin with.
+    """
 
     model_path: str
     adapter_path: str | None
@@ -27,6 +39,9 @@ class Load(Struct, frozen=True, tag="load", kw_only=True):
     context_tokens: int
     parallel: int
     threads: int
+    family: tuple[Member, ...] = ()
+    serving: str = ""
+    parking_bytes: int = 0
 
 
 class Submit(Struct, frozen=True, tag="submit"):
@@ -49,7 +64,26 @@ class Resume(Struct, frozen=True, tag="resume"):
     id: str
 
 
-ToEngine = Load | Submit | Abort | Pause | Resume
+class Morph(Struct, frozen=True, tag="morph"):
+    """Become that member of the family, between two steps; answered by Morphed or MorphRefused."""
+
+    name: str
+
+
+class ReadAhead(Struct, frozen=True, tag="read_ahead"):
+    """That member is likely to be next. Never answered."""
+
+    name: str
+
+
+class CheckFrame(Struct, frozen=True, tag="check_frame"):
+    """Compare a sample of slots with the files; answered by FrameChecked."""
+
+    num_slots: int
+    seed: int
+
+
+ToEngine = Load | Submit | Abort | Pause | Resume | Morph | ReadAhead | CheckFrame
 
 # ── engine → parent ──────────────────────────────────────────────────────────
 
@@ -67,6 +101,7 @@ class Ready(Struct, frozen=True, tag="ready", kw_only=True):
     vocabulary_size: int
     trained_context_tokens: int
     load_seconds: float
+    why_fixed: str | None = None
 
 
 class LoadFailed(Struct, frozen=True, tag="load_failed"):
@@ -95,9 +130,31 @@ class Heartbeat(Struct, frozen=True, tag="heartbeat"):
 
     running: int
     waiting: int
+    parked: int = 0
+    parked_bytes: int = 0
 
 
-FromEngine = LoadProgress | Ready | LoadFailed | Event | Failed | Heartbeat
+class Morphed(Struct, frozen=True, tag="morphed"):
+    """The frame serves `name` now."""
+
+    name: str
+    report: MorphReport
+
+
+class MorphRefused(Struct, frozen=True, tag="morph_refused"):
+    """The frame could not become `name`; it is to be given up."""
+
+    name: str
+    reason: str
+
+
+class FrameChecked(Struct, frozen=True, tag="frame_checked"):
+    """None: this engine has no frame."""
+
+    report: FrameReport | None
+
+
+FromEngine = LoadProgress | Ready | LoadFailed | Event | Failed | Heartbeat | Morphed | MorphRefused | FrameChecked
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine = msgspec.msgpack.Decoder(list[ToEngine])

@@ -8,25 +8,41 @@ from collections.abc import Callable
 
 from specialists.engine.chat_template import ChatTemplate, TokenizedPrompt, tokenize_prompt
 from specialists.engine.llama import Vocabulary
+from specialists.engine.loop_guard import LoopGuard
+from specialists.engine.loop_request import requested_repeats
+from specialists.engine.loop_watch import LoopWatch
 from specialists.engine.sampler import build_chain
 from specialists.engine.sequence import Sequence
 from specialists.engine.structured import SchemaCompiler
 from specialists.engine.text import TextStream
 from specialists.errors import ContextOverflow, RequestRejected
-from specialists.request import ChatPrompt, GenerationRequest, TextPrompt, TokenPrompt
+from specialists.request import ChatPrompt, GenerationRequest, LoopGuardMode, Prompt, TextPrompt, TokenPrompt
 
 
 class Preparation:
-    """Turns requests into Sequences that are ready to be scheduled."""
+    """Turns requests into Sequences that are ready to be scheduled.
 
-    def __init__(self, vocabulary: Vocabulary, template: ChatTemplate, *, clock: Callable[[], float]) -> None:
+    `members` are the specialists that the engine can be; without any, it is what it is, whatever a request calls it.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        template: ChatTemplate,
+        *,
+        clock: Callable[[], float],
+        members: frozenset[str] = frozenset(),
+    ) -> None:
         self._vocabulary = vocabulary
         self._template = template
         self._schemas = SchemaCompiler(vocabulary)
         self._clock = clock
+        self._members = members
 
     def prepare(self, request: GenerationRequest) -> Sequence:
         """Raises RequestRejected, ContextOverflow or InvalidSchema."""
+        if self._members and request.specialist not in self._members:
+            raise RequestRejected(f"This engine cannot be {request.specialist[:200]!r}.", param="model")
         self._refuse_hopeless(request)
         prompt = tokenize_prompt(request.prompt, self._template, self._vocabulary)
         if not prompt.tokens:
@@ -38,28 +54,57 @@ class Preparation:
 
     def _sequence(self, request: GenerationRequest, prompt: TokenizedPrompt, *, max_tokens: int) -> Sequence:
         params = request.sampling
-        matcher = self._schemas.compile(request.json_schema) if request.json_schema is not None else None
-        sampler = build_chain(
-            params,
-            vocabulary_size=self._vocabulary.size,
-            seed=params.seed if params.seed is not None else secrets.randbits(32),
-            history=prompt.tokens[-params.repeat_last_n :] if params.repeat_last_n > 0 else (),
-        )
-        return Sequence(
+        seed = params.seed if params.seed is not None else secrets.randbits(32)
+        history = prompt.tokens[-params.repeat_last_n :] if params.repeat_last_n > 0 else ()
+        sequence = Sequence(
             request=request,
             prompt=prompt,
-            sampler=sampler,
+            sampler=build_chain(params, self._vocabulary, seed=seed, history=history),
             text=TextStream(request.stop),
             max_tokens=max_tokens,
             arrived=self._clock(),
-            matcher=matcher,
+            seed=seed,
+            owner=request.specialist if self._members else "",
+            matcher=self._schemas.compile(request.json_schema) if request.json_schema is not None else None,
+            watch=_loop_watch(request),
         )
+        if sequence.watch is not None and sequence.watch.is_whole:
+            sequence.text.hold()
+        return sequence
 
     def _refuse_hopeless(self, request: GenerationRequest) -> None:
         """Refuse a prompt by its bytes alone where no tokenisation could make it fit: tokenising costs time."""
         least = _prompt_bytes(request) // self._vocabulary.longest_piece_bytes
         if least > request.context_tokens:
             raise ContextOverflow.of(prompt_tokens=least, context_tokens=request.context_tokens)
+
+
+def _loop_watch(request: GenerationRequest) -> LoopWatch | None:
+    mode = request.loop_guard.mode
+    if mode is LoopGuardMode.OFF:
+        return None
+    guard = LoopGuard(
+        is_constrained=request.json_schema is not None,
+        requested_repeats=requested_repeats(_last_words(request.prompt)),
+    )
+    is_rescued = mode is LoopGuardMode.RESCUE
+    return LoopWatch(
+        guard=guard,
+        params=request.loop_guard,
+        is_whole=is_rescued and not request.is_streamed,
+        may_redraw_first=is_rescued and isinstance(request.prompt, ChatPrompt) and not request.prompt.continuation,
+    )
+
+
+def _last_words(prompt: Prompt) -> str:
+    """What was asked for last, as far as it is text."""
+    match prompt:
+        case ChatPrompt(messages):
+            return next((message.content for message in reversed(messages) if message.role == "user"), "")
+        case TextPrompt(text):
+            return text
+        case TokenPrompt():
+            return ""
 
 
 def _prompt_bytes(request: GenerationRequest) -> int:

@@ -12,12 +12,27 @@ from typing import Protocol
 from specialists.request import GenerationEvent, GenerationRequest
 
 
+@dataclass(frozen=True, slots=True)
+class FamilyMember:
+    """A specialist of a family: the name that requests and morphs use, and what makes it.
+
+    Which is an expert mask over the family's parent, or a file of its own with its digests beside it
+    (`tensor_digests`); all members are of one kind.
+    """
+
+    name: str
+    mask_path: Path | None = None
+    model_path: Path | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     """What to load and how; specialists with equal specs share one engine.
 
-    `context_tokens` is per conversation; the cache holds `context_tokens * parallel` tokens in all.
-    `gpu_layers` −1 means all that the device takes.
+    `context_tokens` is per conversation; the cache holds `context_tokens * parallel` tokens in all. `gpu_layers` −1
+    means all that the device takes. With a `family` the engine is a frame that serves one of its members at a time;
+    `model_path` is then their parent, or the first member's own file. `parking_bytes` is how much host memory it may
+    take for conversations that had to leave the cache.
     """
 
     model_path: Path
@@ -26,32 +41,72 @@ class EngineSpec:
     gpu_layers: int = -1
     adapter_path: Path | None = None
     threads: int | None = None
+    family: tuple[FamilyMember, ...] = ()
+    parking_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What a loaded engine says of itself."""
+    """What a loaded engine says of itself.
+
+    `serving` is the family's member that it serves ("" without a family). `why_fixed` says why it cannot become any
+    other member, each of which then needs a load of its own; None where it can, or where there is no family.
+    """
 
     model_name: str
     vocabulary_size: int
     trained_context_tokens: int
     load_seconds: float
     pid: int
+    serving: str = ""
+    why_fixed: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStatus:
-    """A snapshot for people and metrics; never wakes anything."""
+    """A snapshot for people and metrics; never wakes anything.
+
+    `parked` conversations of `parked_bytes` in all are in host memory, out of the cache and not forgotten.
+    """
 
     running: int
     waiting: int
+    parked: int = 0
+    parked_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MorphReport:
+    """What one morph did: experts written, bytes moved, and for how long the frame could not decode."""
+
+    num_writes: int
+    num_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameReport:
+    """A sample of a frame's slots, read back from the model and compared with the files they came from.
+
+    `digest` (SHA-256 of the sampled bytes as the model holds them) is equal for equal samples of equal content.
+    """
+
+    serving: str
+    num_slots: int
+    num_bytes: int
+    digest: str
+    mismatches: tuple[str, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.mismatches
 
 
 class Engine(Protocol):
     """One loaded model that generates for many requests at once."""
 
-    async def load(self, on_progress: Callable[[float], None]) -> EngineInfo:
-        """Load the model, reporting the share done in [0, 1].
+    async def load(self, on_progress: Callable[[float], None], *, serving: str = "") -> EngineInfo:
+        """Load the model, reporting the share done in [0, 1]; of a family as the member `serving` ("": the first).
 
         Cancelling the task cancels the load. Raises SpecialistUnavailable (the file is bad or missing),
         ModelTooLarge (memory ran out), LoadTimeout (no progress), WorkerLost (the process died).
@@ -63,6 +118,22 @@ class Engine(Protocol):
 
         Raises RequestRejected and its kinds before Started; WorkerLost or WorkerTimeout at any point.
         """
+        ...
+
+    async def morph(self, name: str) -> MorphReport:
+        """Serve another member of the family; requests for members that are not served wait.
+
+        Conversations of the member served so far stay in the cache, unfinished ones too, and go on when it returns.
+        Raises MorphFailed; the engine is then to be closed, and another loaded.
+        """
+        ...
+
+    def read_ahead(self, name: str) -> None:
+        """Have what a morph to `name` would read brought into memory, as `name` is likely to be next. A hint."""
+        ...
+
+    async def check_frame(self, *, num_slots: int, seed: int) -> FrameReport:
+        """Compare a sample of the frame's slots with the files. Raises SpecialistUnavailable without a frame."""
         ...
 
     def status(self) -> EngineStatus: ...

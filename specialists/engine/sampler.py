@@ -5,33 +5,54 @@ it eight times cheaper than penalties or a full softmax would be.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace as replace_struct
 from numpy.typing import NDArray
 
 from specialists.engine.llama import SamplerChain, Vocabulary
 from specialists.request import SamplingParams, TokenLogprob
 
 MAX_TOP_K = 1024
+NUM_SEEDS = 2**32 - 1  # of 32 bits, all ones mean "draw one"
+
+RESCUE_TEMPERATURE = 0.6  # what the specialists were tuned for; the least that leaves a loop
+RESCUE_TOP_K = 40  # fewer candidates, or less of their probability, may leave only the loop to choose from
+RESCUE_TOP_P = 0.9
+RESCUE_LAST_N = 128
+RESCUE_PRESENCE = 0.5
+MOST_RESCUE_PRESENCE = 1.5
+
+
+class Dry(NamedTuple):
+    """Penalise what would repeat any of the last `last_n` tokens verbatim, the more the longer the repetition."""
+
+    last_n: int
+    multiplier: float = 0.8
+    base: float = 1.75
+    allowed: int = 2
 
 
 def build_chain(
-    params: SamplingParams, *, vocabulary_size: int, seed: int, history: Iterable[int] = ()
+    params: SamplingParams, vocabulary: Vocabulary, *, seed: int, history: Iterable[int] = (), dry: Dry | None = None
 ) -> SamplerChain:
-    """A chain for one Sequence. `history` (the prompt's tail) fills the penalties' window."""
+    """A chain for one Sequence. `history` (the tokens so far) fills the windows of penalties and DRY."""
     chain = SamplerChain()
     if params.logit_bias:
-        known = [(token, bias) for token, bias in params.logit_bias if 0 <= token < vocabulary_size]
-        chain.add_logit_bias(vocabulary_size, known)
+        known = [(token, bias) for token, bias in params.logit_bias if 0 <= token < vocabulary.size]
+        chain.add_logit_bias(vocabulary.size, known)
     chain.add_top_k(params.top_k if 0 < params.top_k <= MAX_TOP_K else MAX_TOP_K)
     if _has_penalties(params):
         chain.add_penalties(
-            vocabulary_size,
+            vocabulary.size,
             params.repeat_last_n,
             repeat=params.repeat_penalty,
             frequency=params.frequency_penalty,
             presence=params.presence_penalty,
         )
+    if dry is not None:
+        chain.add_dry(vocabulary, dry.last_n, multiplier=dry.multiplier, base=dry.base, allowed=dry.allowed)
     if params.temperature <= 0:
         chain.add_greedy()
     else:
@@ -44,6 +65,27 @@ def build_chain(
     for token in history:
         chain.accept(token)
     return chain
+
+
+def rescue_params(params: SamplingParams, *, severity: int) -> SamplingParams:
+    """The nearest sampling that can leave a loop: never greedy, never from too few candidates.
+
+    `severity` counts from 1: what looped before in this answer is drawn on with a larger presence penalty.
+    """
+    presence = min(RESCUE_PRESENCE * severity, MOST_RESCUE_PRESENCE)
+    return replace_struct(
+        params,
+        temperature=max(params.temperature, RESCUE_TEMPERATURE),
+        top_k=max(params.top_k, RESCUE_TOP_K) if params.top_k > 0 else params.top_k,
+        top_p=max(params.top_p, RESCUE_TOP_P),
+        repeat_last_n=max(params.repeat_last_n, RESCUE_LAST_N),
+        presence_penalty=max(params.presence_penalty, presence),
+    )
+
+
+def fresh_seed(seed: int, number: int) -> int:
+    """The seed for the `number`-th time that an answer is drawn on anew; the same request gives the same ones."""
+    return (seed + number * 0x9E3779B1) % NUM_SEEDS
 
 
 def _has_penalties(params: SamplingParams) -> bool:

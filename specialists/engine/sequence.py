@@ -4,18 +4,21 @@ from dataclasses import dataclass, field
 
 from specialists.engine.chat_template import TokenizedPrompt
 from specialists.engine.llama import SamplerChain
+from specialists.engine.loop_watch import LoopWatch
 from specialists.engine.prefix_cache import Slot
 from specialists.engine.structured import SchemaMatcher
 from specialists.engine.text import TextStream
-from specialists.request import GenerationRequest, TokenLogprob, Usage
+from specialists.request import GenerationRequest, LoopGuardMode, TokenLogprob, Usage
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
     """A request under way. `tokens` is prompt plus answer; the first `num_computed` of them are in the cache.
 
-    `max_tokens` is the answer's bound after the context's edge has been taken into account. `arrived` is in seconds
-    of the engine's clock. `slot` is None while it waits, also after it has been preempted.
+    `owner` is the specialist whose weights make its cells; they are nonsense to any other.
+    `num_told` answer tokens have become text that left. `max_tokens` is the answer's bound after the context's edge
+    has been taken into account. `arrived` is in seconds of the engine's clock. `slot` is None while it waits, also
+    after it has been preempted. `watch` is None where no loop guard was asked for.
     """
 
     request: GenerationRequest
@@ -24,9 +27,13 @@ class Sequence:
     text: TextStream
     max_tokens: int
     arrived: float
+    seed: int
+    owner: str = ""
     matcher: SchemaMatcher | None = None
+    watch: LoopWatch | None = None
     tokens: list[int] = field(init=False)
     num_computed: int = 0
+    num_told: int = 0
     num_cached: int = 0
     slot: Slot | None = None
     is_started: bool = False
@@ -51,12 +58,32 @@ class Sequence:
         return len(self.tokens) - self.num_computed
 
     @property
+    def num_prompt(self) -> int:
+        return len(self.prompt.tokens)
+
+    @property
     def num_generated(self) -> int:
         return len(self.tokens) - len(self.prompt.tokens)
 
     @property
+    def may_rewind(self) -> bool:
+        return self.watch is not None and self.watch.params.mode is LoopGuardMode.RESCUE
+
+    @property
+    def answer(self) -> list[int]:
+        return self.tokens[len(self.prompt.tokens) :]
+
+    def last_tokens(self, count: int) -> list[int]:
+        return self.tokens[-count:] if count > 0 else []
+
+    @property
     def is_prefilling(self) -> bool:
         return self.num_computed < len(self.prompt.tokens)
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the next tokens to be computed are to be scored as well."""
+        return self.request.echo_logprobs and self.is_prefilling and not self.is_started
 
     @property
     def usage(self) -> Usage:

@@ -6,7 +6,7 @@ The only module that imports `llguidance`.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import llguidance
@@ -88,9 +88,8 @@ class SchemaCompiler:
         """A fresh matcher. Raises InvalidSchema when the schema is beyond the limits or cannot be enforced."""
         schema = check_schema(schema_text)
         if self._tokenizer is None:
-            ends = [token for token in self._vocabulary.markup.values() if self._vocabulary.ends_generation(token)]
             self._tokenizer = llguidance.llamacpp.lltokenizer_from_vocab(
-                self._vocabulary.handle, eos_token=ends or [self._vocabulary.eos]
+                self._vocabulary.handle, eos_token=sorted(self._vocabulary.end_tokens)
             )
         try:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=_COMPILE_OPTIONS)
@@ -110,7 +109,7 @@ class SchemaMatcher:
 
     def mask(self, logits: NDArray[np.float32]) -> None:
         """Set the logits (vocabulary size,) of every token that the schema does not allow next to −∞, in place."""
-        allowed = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+        allowed = self._allowed()
         count = min(len(allowed), len(logits))
         logits[:count][allowed[:count] == 0] = -np.inf
         logits[count:] = -np.inf
@@ -129,6 +128,33 @@ class SchemaMatcher:
         if forced:
             self._matcher.consume_tokens(forced)
         return forced
+
+    def rewind(self, tokens: Sequence[int]) -> None:
+        """Go back to where the answer consisted of `tokens`."""
+        self._matcher.reset()
+        self._matcher.consume_tokens(list(tokens))
+
+    def first_choice(self, tokens: Sequence[int], start: int) -> int | None:
+        """The first place from `start` on where the schema allows another token than the answer `tokens` has there.
+
+        None where it leaves no choice.
+        """
+        probe = SchemaMatcher(self._matcher.deep_copy())
+        probe.rewind(tokens[:start])
+        for place in range(start, len(tokens)):
+            if probe._allowed().sum() > 1:
+                return place
+            probe._matcher.consume_token(tokens[place])
+        return None
+
+    def _allowed(self) -> NDArray[np.uint8]:
+        """One 0 or 1 for each token of the vocabulary, perhaps with some padding."""
+        return np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the answer so far matches the schema as it is."""
+        return bool(self._matcher.is_accepting())
 
     @property
     def is_finished(self) -> bool:

@@ -1,63 +1,124 @@
 """From token bytes to text that may be shown: whole code points, and never part of a stop string.
 
-Text is held back while its end could still be the beginning of a stop string; when the generation ends otherwise,
-`flush` releases it. Bytes that are not UTF-8 become U+FFFD; an incomplete code point at the very end is dropped.
+Text is held back while its end could still be the beginning of a stop string, and for as long as somebody else says
+`hold`; what is held because of the latter can be taken back. When the generation ends, `flush` releases everything.
+Bytes that are not UTF-8 become U+FFFD; an incomplete code point at the very end is dropped.
 """
 
 import codecs
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import NamedTuple
 
 from specialists.request import TokenLogprob
 
 
+class _Mark(NamedTuple):
+    """The state before the first token that is held."""
+
+    pending: bytes
+    held: str
+    num_logprobs: int
+
+
 class TextStream:
-    """One answer's text as it grows. `is_stopped` once a stop string has appeared; nothing is released after."""
+    """One answer's text as it grows. `is_stopped` once a stop string has appeared; nothing is released after.
+
+    Each token's bytes go through `decode` and the text that gives through `add`; `push` is both.
+    """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stop = stop
         self._longest_stop = max((len(text) for text in stop), default=0)
+        self._pending = b""  # bytes of an incomplete code point
+        self._pending_before = b""
         self._held = ""
         self._num_released = 0
         self._logprobs: deque[tuple[int, TokenLogprob]] = deque()
+        self._mark: _Mark | None = None
         self.is_stopped = False
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether text is held back until `release`."""
+        return self._mark is not None
 
     def push(self, piece: bytes, logprob: TokenLogprob | None = None) -> str:
         """Add a token's bytes; returns the text that has become certain (often "")."""
+        return self.add(self.decode(piece), logprob)
+
+    def decode(self, piece: bytes) -> str:
+        """The text that a token's bytes complete."""
+        data = self._pending + piece
+        text, num_used = codecs.utf_8_decode(data, "replace", False)
+        self._pending_before, self._pending = self._pending, data[num_used:]
+        return text
+
+    def add(self, text: str, logprob: TokenLogprob | None = None) -> str:
+        """Add a token's decoded text; returns what has become certain."""
         if self.is_stopped:
             return ""
-        start = self._num_released + len(self._held)
-        self._held += self._decoder.decode(piece)
+        start = len(self._held)
+        self._held += text
         if logprob is not None:
-            self._logprobs.append((start, logprob))
-        found = self._find_stop()
-        if found is not None:
-            self.is_stopped = True
-            self._held = self._held[:found]
-            return self.flush()
-        return self._release(len(self._held) - self._num_ambiguous())
+            self._logprobs.append((self._num_released + start, logprob))
+        if self._stop:
+            found = self._find_stop(max(0, start - self._longest_stop))
+            if found is not None:
+                self.is_stopped = True
+                self._held = self._held[:found]
+                return self.flush()
+        return self._certain()
+
+    def hold(self) -> None:
+        """Release nothing from the token on that was decoded last; call it before that token is added."""
+        if self._mark is None:
+            self._mark = _Mark(self._pending_before, self._held, len(self._logprobs))
+
+    def release(self) -> None:
+        """End a `hold`: what is certain leaves with the next token's text."""
+        self._mark = None
+
+    def rewind(self, pieces: Iterable[bytes]) -> None:
+        """Go back to where the hold began and add only these tokens again; their logprobs are still known."""
+        assert self._mark is not None
+        self._pending, self._held, num_before = self._mark
+        logprobs = [logprob for _, logprob in islice(self._logprobs, num_before, None)]
+        while len(self._logprobs) > num_before:
+            self._logprobs.pop()
+        for index, piece in enumerate(pieces):
+            self.push(piece, logprobs[index] if logprobs else None)
 
     def flush(self) -> str:
         """Release everything that is still held back; the generation has ended."""
+        self._mark = None
         return self._release(len(self._held))
 
     def take_logprobs(self) -> tuple[TokenLogprob, ...]:
         """Log-probabilities of the tokens whose text has been released since the last call."""
         taken = []
-        while self._logprobs and (self._logprobs[0][0] < self._num_released or not self._held):
+        while self._logprobs and (self._logprobs[0][0] < self._num_released or self._is_empty()):
             start, logprob = self._logprobs.popleft()
             if not (self.is_stopped and start >= self._num_released):
                 taken.append(logprob)
         return tuple(taken)
+
+    def _is_empty(self) -> bool:
+        return not self._held and self._mark is None
+
+    def _certain(self) -> str:
+        if self._mark is not None:
+            return ""
+        return self._release(len(self._held) - (self._num_ambiguous() if self._stop else 0))
 
     def _release(self, count: int) -> str:
         released, self._held = self._held[:count], self._held[count:]
         self._num_released += count
         return released
 
-    def _find_stop(self) -> int | None:
-        found = [position for text in self._stop if (position := self._held.find(text)) >= 0]
+    def _find_stop(self, start: int) -> int | None:
+        found = [position for text in self._stop if (position := self._held.find(text, start)) >= 0]
         return min(found, default=None)
 
     def _num_ambiguous(self) -> int:

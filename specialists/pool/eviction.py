@@ -55,6 +55,12 @@ class Resident:
             return None
         return self.last_used + self.keep_alive_seconds
 
+    def expires_in(self, now: float) -> float | None:
+        """Seconds it stays if nobody asks again, the whole keep-alive while it is busy; None if time moves it never."""
+        if self.stays or self.keep_alive_seconds is None:
+            return None
+        return self.keep_alive_seconds if self.expires_at is None else max(0.0, self.expires_at - now)
+
 
 def evictions_for(
     needed_bytes: int, residents: Collection[Resident], budget_bytes: int, now: float

@@ -8,23 +8,27 @@ import asyncio
 import itertools
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
-from specialists.engine.protocol import Engine, EngineSpec, EngineStatus
+from specialists.engine.protocol import Engine, EngineInfo, EngineSpec, MorphReport
 from specialists.errors import ShuttingDown, SpecialistError, SpecialistUnavailable, WorkerLost, WorkerTimeout
 from specialists.manifest import SpecialistManifest
 from specialists.pool.budget import format_bytes
 from specialists.pool.eviction import EngineState, Resident
+from specialists.pool.frame_turns import CallLater, FrameTurns, TimerHandle
 from specialists.pool.observer import PoolObserver
+from specialists.pool.status import EngineReport, MorphRecord, PoolStatus
 from specialists.pool.swap_scheduler import PoolSettings, SwapScheduler
 from specialists.pool.worker import Worker
 
-__all__ = ["EngineReport", "EngineState", "Lease", "PoolSettings", "PoolStatus", "SpecialistPool"]
+__all__ = ["EngineState", "Lease", "PoolSettings", "SpecialistPool"]
 
 logger = logging.getLogger(__name__)
+
+MAX_MORPH_RECORDS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,37 +43,6 @@ class Lease:
     swap_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineReport:
-    """One engine that takes room. `progress` of its load in [0, 1]; `activity` is None unless it is ready."""
-
-    spec: EngineSpec
-    state: EngineState
-    footprint_bytes: int
-    progress: float
-    leases: int
-    waiting: int
-    is_pinned: bool
-    activity: EngineStatus | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolStatus:
-    """A snapshot; `waiting` counts every request in the queue, also for engines that are not in memory."""
-
-    budget_bytes: int
-    used_bytes: int
-    engines: tuple[EngineReport, ...]
-    waiting: int
-
-
-class TimerHandle(Protocol):
-    def cancel(self) -> None: ...
-
-
-CallLater = Callable[[float, Callable[[], None]], TimerHandle]
-
-
 def call_later_on_loop(delay_seconds: float, callback: Callable[[], None]) -> TimerHandle:
     return asyncio.get_running_loop().call_later(delay_seconds, callback)
 
@@ -79,6 +52,7 @@ class _Request:
     """One acquire: `outcome` becomes the worker it may use, or the error it is refused with."""
 
     spec: EngineSpec
+    name: str  # the family's member that is wanted; "" without a family
     outcome: asyncio.Future[Worker | SpecialistError]
 
 
@@ -111,6 +85,8 @@ class SpecialistPool:
         self._requests: dict[int, _Request] = {}  # from acquire to release
         self._workers: dict[EngineSpec, Worker] = {}
         self._footprints: dict[EngineSpec, int] = {}  # measured again for each load: files change
+        self._unpinned: set[EngineSpec] = set()  # an operator's word, which goes before the college's `pin`
+        self._morphs: deque[MorphRecord] = deque(maxlen=MAX_MORPH_RECORDS)
         self._ids = itertools.count(1)
         self._timer: TimerHandle | None = None
         self._is_draining = False
@@ -127,7 +103,8 @@ class SpecialistPool:
         """
         if manifest.unavailable is not None:
             raise SpecialistUnavailable(f"{manifest.tag} cannot be served: {manifest.unavailable}")
-        async with self._lease(manifest.engine, manifest.pin, manifest.keep_alive_seconds) as lease:
+        name = manifest.tag if manifest.engine.family else ""
+        async with self._lease(manifest.engine, manifest.pin, manifest.keep_alive_seconds, name) as lease:
             yield lease
 
     async def load(self, spec: EngineSpec, *, pin: bool = False) -> None:
@@ -157,6 +134,17 @@ class SpecialistPool:
         while worker is not None and worker.load_ended is not None and self._workers.get(spec) is worker:
             await self._changed.wait()
 
+    async def pin(self, spec: EngineSpec) -> None:
+        """Bring an engine into memory and keep it there until `unpin` or `unload`. Raises what `acquire` raises."""
+        self._unpinned.discard(spec)
+        await self.load(spec, pin=True)
+
+    def unpin(self, spec: EngineSpec) -> None:
+        """Let an engine leave again when its room is needed, also if its specialists ask for a pin from now on."""
+        self._unpinned.add(spec)
+        self._scheduler.on_unpin(spec)
+        self._rearm()
+
     def status(self) -> PoolStatus:
         residents = self._scheduler.residents
         return PoolStatus(
@@ -164,6 +152,7 @@ class SpecialistPool:
             used_bytes=self._scheduler.used_bytes,
             engines=tuple(self._report(resident) for resident in residents),
             waiting=len(self._scheduler.waiters),
+            morphs=tuple(self._morphs),
         )
 
     async def drain(self, grace_seconds: float) -> None:
@@ -188,30 +177,38 @@ class SpecialistPool:
     # ── a lease ──────────────────────────────────────────────────────────────
 
     @asynccontextmanager
-    async def _lease(self, spec: EngineSpec, pin: bool, keep_alive_seconds: float | None) -> AsyncIterator[Lease]:
+    async def _lease(
+        self, spec: EngineSpec, pin: bool, keep_alive_seconds: float | None, name: str = ""
+    ) -> AsyncIterator[Lease]:
         if self._is_draining:
             raise ShuttingDown("The gateway is shutting down; try again soon.")
         since = self._clock()
         footprint_bytes = await self._footprint_of(spec)
         waiter = next(self._ids)
-        request = _Request(spec, asyncio.get_running_loop().create_future())
+        request = _Request(spec, name, asyncio.get_running_loop().create_future())
         self._requests[waiter] = request
         try:
             self._scheduler.on_acquire(
-                waiter, spec, footprint_bytes=footprint_bytes, pin=pin, keep_alive_seconds=keep_alive_seconds
+                waiter,
+                spec,
+                footprint_bytes=footprint_bytes,
+                pin=pin and spec not in self._unpinned,
+                keep_alive_seconds=keep_alive_seconds,
             )
             self._rearm()
             worker = await request.outcome
             if isinstance(worker, SpecialistError):
                 raise worker
-            waited_seconds = self._clock() - since
-            self._observer.waited(seconds=waited_seconds)
+            load_seconds = _overlap_seconds(worker, since, self._clock())
             try:
-                yield Lease(
-                    engine=worker.engine,
-                    waited_seconds=waited_seconds,
-                    swap_seconds=_overlap_seconds(worker, since, since + waited_seconds),
-                )
+                async with _turn(worker, name) as morph_seconds:
+                    waited_seconds = self._clock() - since
+                    self._observer.waited(seconds=waited_seconds)
+                    yield Lease(
+                        engine=worker.engine,
+                        waited_seconds=waited_seconds,
+                        swap_seconds=load_seconds + morph_seconds,
+                    )
             except (WorkerLost, WorkerTimeout):
                 await self._until_loss_is_known(worker)
                 raise
@@ -242,7 +239,9 @@ class SpecialistPool:
     # ── Effects: what the scheduler makes happen ─────────────────────────────
 
     def start_load(self, spec: EngineSpec) -> None:
-        self._workers[spec] = Worker(spec, self._engine_factory(spec), self._clock, self)
+        wanted = [request.name for request in self._requests.values() if request.spec == spec and request.name]
+        serving = wanted[0] if wanted else ""
+        self._workers[spec] = Worker(spec, self._engine_factory(spec), self._clock, self, serving=serving)
 
     def cancel_load(self, spec: EngineSpec) -> None:
         self._workers[spec].stop("cancelled")
@@ -266,6 +265,8 @@ class SpecialistPool:
 
     def on_loaded(self, worker: Worker) -> None:
         self._report_load(worker, "ok")
+        if worker.spec.family and worker.info is not None:
+            worker.turns = self._turns_of(worker, worker.info)
         self._scheduler.on_load_done(worker.spec)
         self._rearm()
 
@@ -292,6 +293,26 @@ class SpecialistPool:
             self._report_unload(worker, worker.load_ended)
         self._scheduler.on_unloaded(worker.spec)
         self._rearm()
+
+    def _turns_of(self, worker: Worker, info: EngineInfo) -> FrameTurns:
+        if info.why_fixed is not None:
+            logger.warning("%s stays %s: %s", worker.spec.model_path.name, info.serving, info.why_fixed)
+        return FrameTurns(
+            worker.engine,
+            info.serving,
+            why_fixed=info.why_fixed,
+            policy=self._settings.turns,
+            clock=self._clock,
+            call_later=self._call_later,
+            on_morphed=lambda name, report: self._report_morph(worker, name, report),
+            on_stuck=lambda: self._scheduler.on_unload(worker.spec),
+        )
+
+    def _report_morph(self, worker: Worker, name: str, report: MorphReport) -> None:
+        size, milliseconds = format_bytes(report.num_bytes), 1e3 * report.seconds
+        logger.info("morph to %s: %d experts, %s in %.0f ms", name, report.num_writes, size, milliseconds)
+        self._morphs.append(MorphRecord(name=name, num_bytes=report.num_bytes, seconds=report.seconds))
+        self._observer.morphed(worker.spec, name=name, num_bytes=report.num_bytes, seconds=report.seconds)
 
     def _report_load(self, worker: Worker, outcome: str) -> None:
         seconds = self._clock() - worker.load_started
@@ -343,8 +364,15 @@ class SpecialistPool:
             leases=len(resident.leases),
             waiting=self._scheduler.num_waiting(resident.spec),
             is_pinned=resident.stays,
+            expires_in_seconds=resident.expires_in(self._clock()),
             activity=worker.engine.status() if is_ready else None,
+            serving=worker.turns.serving if worker.turns is not None else "",
         )
+
+
+def _turn(worker: Worker, name: str) -> AbstractAsyncContextManager[float]:
+    """A visitor's turn in a frame; without one it is always everybody's turn."""
+    return worker.turns.visit(name) if worker.turns is not None and name else nullcontext(0.0)
 
 
 def _overlap_seconds(worker: Worker, since: float, until: float) -> float:

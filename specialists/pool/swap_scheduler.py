@@ -18,6 +18,7 @@ from specialists.pool.eviction import (
     evictions_for_aged,
     oversize,
 )
+from specialists.pool.turns import TurnPolicy
 from specialists.pool.worker import CrashLedger, CrashPolicy
 
 
@@ -26,7 +27,7 @@ class PoolSettings:
     """How patient the pool is.
 
     `load_attempts` loads may die before those who wait are told. After a request failed because its engine was lost,
-    the pool waits up to `loss_settles_seconds` for the engine's end to show.
+    the pool waits up to `loss_settles_seconds` for the engine's end to show. `turns` is how specialists share a frame.
     """
 
     max_wait_seconds: float = 30.0
@@ -35,6 +36,7 @@ class PoolSettings:
     load_attempts: int = 2
     loss_settles_seconds: float = 1.0
     crashes: CrashPolicy = field(default_factory=CrashPolicy)
+    turns: TurnPolicy = field(default_factory=TurnPolicy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +185,13 @@ class SwapScheduler:
         resident = self._residents.get(spec)
         if resident is not None and resident.state is EngineState.READY:
             resident.is_leaving = True
+            self._settle()
+
+    def on_unpin(self, spec: EngineSpec) -> None:
+        """An operator lets an engine leave when its room is needed; one that is not there has no pin to lose."""
+        resident = self._residents.get(spec)
+        if resident is not None:
+            resident.is_pinned = False
             self._settle()
 
     # ── events: time and the end ─────────────────────────────────────────────

@@ -8,12 +8,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from specialists.engine.protocol import Engine, EngineSpec
+from specialists.engine.protocol import Engine, EngineInfo, EngineSpec
 from specialists.errors import SpecialistError, SpecialistUnavailable
+from specialists.pool.frame_turns import FrameTurns
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +132,18 @@ class WorkerEvents(Protocol):
 class Worker:
     """One engine: loads it, stays with it until it is stopped or lost, closes it.
 
-    `load_started` and `load_ended` are monotonic seconds; `load_ended` is None until the load has succeeded.
-    `reason` says why it was stopped.
+    `load_started` and `load_ended` are monotonic seconds; `load_ended` and `info` are None until the load has
+    succeeded. `serving` names the family's member that it is loaded as ("" for the first, and without a family);
+    `turns` are those of its members from then on. `reason` says why it was stopped.
     """
 
-    def __init__(self, spec: EngineSpec, engine: Engine, clock: Callable[[], float], events: WorkerEvents) -> None:
+    def __init__(
+        self, spec: EngineSpec, engine: Engine, clock: Callable[[], float], events: WorkerEvents, *, serving: str = ""
+    ) -> None:
         self.spec = spec
+        self.serving = serving
+        self.info: EngineInfo | None = None
+        self.turns: FrameTurns | None = None
         self.engine = engine
         self.progress = 0.0
         self.load_started = clock()
@@ -173,6 +182,8 @@ class Worker:
                     self._events.on_lost(self)
         finally:
             self._left.set()
+            if self.turns is not None:
+                self.turns.close()
             await self._close()
         if failure is not None and self.reason is None:
             self._events.on_load_failed(self, failure)
@@ -182,7 +193,7 @@ class Worker:
     async def _load(self) -> SpecialistError | None:
         """The error that ended the load, or None; a load that was cancelled has none either."""
         try:
-            await self._run(self.engine.load(self._report_progress))
+            self.info = await self._run(self.engine.load(self._report_progress, serving=self.serving))
         except SpecialistError as error:
             return error
         except Exception as error:  # task boundary: whatever it is, those who wait for this load must be told
@@ -191,18 +202,17 @@ class Worker:
             return SpecialistUnavailable(f"{name} could not be loaded ({type(error).__name__}); see the gateway's log.")
         return None
 
-    async def _run(self, step: Coroutine[Any, Any, object]) -> None:
-        """Run one step of the life, which `stop` may cancel; the step's own error is raised."""
+    async def _run(self, step: Coroutine[Any, Any, T]) -> T | None:
+        """The result of one step of the life; None if `stop` cancelled it. The step's own error is raised."""
         if self.reason is not None:
             step.close()
-            return
-        self._step = asyncio.ensure_future(step)
+            return None
+        running = self._step = asyncio.ensure_future(step)
         try:
-            await asyncio.wait([self._step])
+            await asyncio.wait([running])
         finally:
-            self._step.cancel()  # only has an effect when this task itself is being cancelled
-        if not self._step.cancelled() and (error := self._step.exception()) is not None:
-            raise error
+            running.cancel()  # only has an effect when this task itself is being cancelled
+        return None if running.cancelled() else running.result()
 
     def _report_progress(self, share: float) -> None:
         self.progress = share

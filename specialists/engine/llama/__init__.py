@@ -6,7 +6,7 @@ cache may keep is settled in `engine`, `batch_scheduler` and `kv_cache`.
 """
 
 from specialists.engine.llama.context import Batch, Context, ContextParams, DecodeFailed, NoCacheRoom
-from specialists.engine.llama.model import LlamaLog, Model
+from specialists.engine.llama.model import LlamaLog, Model, computes_on_gpu
 from specialists.engine.llama.sampler_chain import SamplerChain
 from specialists.engine.llama.vocabulary import Vocabulary
 
@@ -20,4 +20,5 @@ __all__ = [
     "NoCacheRoom",
     "SamplerChain",
     "Vocabulary",
+    "computes_on_gpu",
 ]

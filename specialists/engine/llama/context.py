@@ -105,6 +105,10 @@ class Context:
         if code != 0:
             raise DecodeFailed(f"llama_decode returned {code}")
 
+    def synchronize(self) -> None:
+        """Wait until all that was begun has been computed; a GPU may still be at a decode whose logits nobody read."""
+        llama_cpp.llama_synchronize(self.handle)
+
     def logits(self, index: int) -> NDArray[np.float32]:
         """A writable view (float32, vocabulary size) of the last decode's logits for one batch index."""
         pointer = llama_cpp.llama_get_logits_ith(self.handle, index)
@@ -122,6 +126,16 @@ class Context:
 
     def last_position(self, sequence_id: int) -> int:
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence_id))
+
+    def save_state(self, sequence_id: int) -> "ctypes.Array[ctypes.c_uint8]":
+        """All that the cache holds of a Sequence; any other Sequence of a context of the same kind can load it."""
+        size = llama_cpp.llama_state_seq_get_size(self.handle, sequence_id)
+        state: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
+        llama_cpp.llama_state_seq_get_data(self.handle, state, size, sequence_id)
+        return state
+
+    def load_state(self, sequence_id: int, state: "ctypes.Array[ctypes.c_uint8]") -> bool:
+        return bool(llama_cpp.llama_state_seq_set_data(self.handle, state, len(state), sequence_id))
 
     def save_window(self, sequence_id: int) -> bytes:
         """The Sequence's sliding-window (or recurrent) state: what a rollback cannot bring back."""

@@ -18,6 +18,8 @@ import numpy as np
 from llama_cpp import _ctypes_extensions, _ggml
 from numpy.typing import NDArray
 
+from specialists.errors import SpecialistError
+
 _MOST_SOURCES: Final = 10  # GGML_MAX_SRC
 _DTYPES: Final = {0: np.float32, 1: np.float16, 24: np.int8, 25: np.int16, 26: np.int32, 27: np.int64, 28: np.float64}
 
@@ -66,7 +68,7 @@ _tensor_set: Final = _prototype(
 )
 
 
-class GraphError(Exception):
+class GraphError(SpecialistError):
     """The graph is not as this module expects it: another ggml, or a tensor of a type that cannot be read."""
 
 
@@ -152,12 +154,9 @@ class GraphTensor:
             buffer = _Tensor.from_address(struct.view_src).buffer
         if not buffer or not struct.data:
             raise GraphError(f"{self.name} has no memory yet")
-        size = self.num_bytes
         if _is_host(buffer):
-            return (ctypes.c_char * size).from_address(struct.data)
-        data = ctypes.create_string_buffer(size)
-        _tensor_get(self.address, data, 0, size)
-        return data
+            return (ctypes.c_char * self.num_bytes).from_address(struct.data)
+        return self.read_bytes(0, self.num_bytes)
 
 
 class Observer(Protocol):

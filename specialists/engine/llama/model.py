@@ -3,26 +3,32 @@
 import ctypes
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import llama_cpp
 
 from specialists.engine.llama.context import Context, ContextParams
 from specialists.engine.llama.graph_hook import GraphHook
+from specialists.engine.llama.virtual_file import VirtualFile
 from specialists.engine.llama.vocabulary import Vocabulary
 from specialists.errors import ModelTooLarge, SpecialistUnavailable
+from specialists.gguf_plan import GgufPlan
 
+OnProgress = Callable[[float], None]
 _OUT_OF_MEMORY_WORDS = ("failed to allocate", "unable to allocate", "out of memory", "cudaMalloc failed")
 
 
 class LlamaLog:
     """Collects llama.cpp's warnings and errors, which are its only word on why something failed."""
 
+    _in_use: ClassVar[Any] = None
+
     def __init__(self, forward: Callable[[str], None] | None = None) -> None:
         self.recent: list[str] = []
         self._forward = forward
-        self._callback = llama_cpp.llama_log_callback(self._receive)  # must outlive the library's use of it
-        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p())
+        callback = llama_cpp.llama_log_callback(self._receive)
+        llama_cpp.llama_log_set(callback, ctypes.c_void_p())
+        LlamaLog._in_use = callback  # the library has one sink for all models, which may outlive this log's own
 
     def _receive(self, level: int, text: bytes, _user_data: object) -> None:
         if level not in (3, 4):  # GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR
@@ -37,7 +43,7 @@ class Model:
     """Loaded weights, and a LoRA adapter if one was asked for. Free with `close`."""
 
     def __init__(self, handle: Any, adapter: Any | None, log: LlamaLog) -> None:
-        self._handle = handle
+        self.handle = handle
         self._adapter = adapter
         self._log = log  # llama.cpp calls it as long as the model lives
         self.vocabulary = Vocabulary(handle)
@@ -52,21 +58,17 @@ class Model:
         *,
         gpu_layers: int,
         adapter_path: Path | None = None,
-        on_progress: Callable[[float], None] = lambda _share: None,
+        is_writable: bool = False,
+        on_progress: OnProgress = lambda _share: None,
         log: LlamaLog,
     ) -> Self:
-        """Load a GGUF. Raises SpecialistUnavailable or ModelTooLarge with llama.cpp's own reason."""
+        """Load a GGUF. Raises SpecialistUnavailable or ModelTooLarge with llama.cpp's own reason.
 
-        def report(share: float, _user_data: object) -> bool:
-            on_progress(share)
-            return True
-
-        params = llama_cpp.llama_model_default_params()
-        params.n_gpu_layers = gpu_layers
-        # Repacked CPU weights cannot be rewritten in parts, and the AMX path crashes on some shapes (SmolLM2 Q4_1).
-        params.use_extra_bufts = False
-        callback = llama_cpp.llama_progress_callback(report)  # kept alive by this frame until the load is over
-        params.progress_callback = callback
+        With `is_writable` the weights are read into memory of their own, not mapped, so that parts can be rewritten.
+        """
+        params = _load_params(gpu_layers, on_progress)
+        if is_writable:
+            params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not handle:
             raise _load_error(path, log)
@@ -77,6 +79,33 @@ class Model:
                 llama_cpp.llama_model_free(handle)
                 raise _load_error(adapter_path, log)
         return cls(handle, adapter, log)
+
+    @classmethod
+    def load_plan(
+        cls,
+        plan: GgufPlan,
+        *,
+        name: str,
+        gpu_layers: int,
+        on_progress: OnProgress = lambda _share: None,
+        log: LlamaLog,
+    ) -> Self:
+        """Load a GGUF that is only planned, where `virtual_file.can_open`; its weights are writable.
+
+        `name` stands for it in errors, which are those of `load`.
+        """
+        params = _load_params(gpu_layers, on_progress)
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+        try:
+            with VirtualFile(plan) as file:
+                handle = llama_cpp.llama_model_load_from_file_ptr(file.pointer, params)
+                if not handle and file.error is not None:
+                    raise file.error
+        except OSError as error:
+            raise SpecialistUnavailable(f"{name} could not be read: {error}") from error
+        if not handle:
+            raise _load_error(Path(name), log)
+        return cls(handle, None, log)
 
     def new_context(self, params: ContextParams, *, hook: GraphHook | None = None) -> Context:
         """A context over these weights, seen by `hook`. Raises ModelTooLarge when its cache cannot be allocated."""
@@ -91,7 +120,7 @@ class Model:
         native.no_perf = True
         if hook is not None:
             native.cb_eval = hook.native
-        handle = llama_cpp.llama_init_from_model(self._handle, native)
+        handle = llama_cpp.llama_init_from_model(self.handle, native)
         if not handle:
             reason = self._log.recent[-1] if self._log.recent else "no reason given"
             raise ModelTooLarge(f"the context of {params.num_cells} tokens could not be allocated: {reason}")
@@ -102,18 +131,36 @@ class Model:
         return Context(handle, self, self.vocabulary.size, params, hook=hook)
 
     def chat_template(self) -> str | None:
-        template = llama_cpp.llama_model_chat_template(self._handle, None)
+        template = llama_cpp.llama_model_chat_template(self.handle, None)
         return template.decode("utf-8", "replace") if template else None
 
     def describe(self) -> str:
         buffer = ctypes.create_string_buffer(256)
-        llama_cpp.llama_model_desc(self._handle, buffer, len(buffer))
+        llama_cpp.llama_model_desc(self.handle, buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace")
 
     def close(self) -> None:
-        if self._handle:
-            llama_cpp.llama_model_free(self._handle)  # frees its adapters too
-            self._handle = None
+        if self.handle:
+            llama_cpp.llama_model_free(self.handle)  # frees its adapters too
+            self.handle = None
+
+
+def computes_on_gpu(gpu_layers: int) -> bool:
+    """Whether any layer goes to a GPU: one was asked for, and this build of llama.cpp can use one."""
+    return gpu_layers != 0 and bool(llama_cpp.llama_supports_gpu_offload())
+
+
+def _load_params(gpu_layers: int, on_progress: OnProgress) -> Any:
+    def report(share: float, _user_data: object) -> bool:
+        on_progress(share)
+        return True
+
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = gpu_layers
+    # Repacked CPU weights cannot be rewritten in parts, and the AMX path crashes on some shapes (SmolLM2 Q4_1).
+    params.use_extra_bufts = False
+    params.progress_callback = llama_cpp.llama_progress_callback(report)  # the structure keeps it alive
+    return params
 
 
 def _load_error(path: Path, log: LlamaLog) -> SpecialistUnavailable:

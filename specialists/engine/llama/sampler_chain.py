@@ -41,7 +41,9 @@ class SamplerChain:
         Nothing breaks a repetition: llama.cpp's usual breakers, line ends among them, hide loops of several lines.
         """
         no_breakers = (ctypes.c_char_p * 0)()
-        self._add(llama_cpp.llama_sampler_init_dry(vocabulary.handle, multiplier, base, allowed, last_n, no_breakers, 0))
+        self._add(
+            llama_cpp.llama_sampler_init_dry(vocabulary.handle, multiplier, base, allowed, last_n, no_breakers, 0)
+        )
 
     def add_top_p(self, p: float) -> None:
         self._add(llama_cpp.llama_sampler_init_top_p(p, 1))

@@ -52,6 +52,12 @@ class Vocabulary:
         return bool(llama_cpp.llama_vocab_is_eog(self.handle, token))
 
     @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """Every token that ends an answer."""
+        ends = (token for token in self.markup.values() if self.ends_generation(token))
+        return frozenset(ends) or frozenset((self.eos,))
+
+    @cached_property
     def markup(self) -> dict[str, int]:
         """Tokens that structure a prompt rather than say something, by their spelling.
 

@@ -18,6 +18,7 @@ from specialists.request import (
     ChatPrompt,
     Finished,
     GenerationRequest,
+    LoopGuardParams,
     Message,
     Prompt,
     SamplingParams,
@@ -30,6 +31,7 @@ from tests.fakes import FakeClock
 from tests.pico import CHAT_TEMPLATE, write_pico_gemma, write_pico_llama
 
 GREEDY = SamplingParams(temperature=0.0, top_k=1)
+UNGUARDED = LoopGuardParams()
 
 
 @pytest.fixture(scope="session")
@@ -165,6 +167,8 @@ def text_request(
     logprobs: int | None = None,
     json_schema: str | None = None,
     echo_logprobs: bool = False,
+    loop_guard: LoopGuardParams = UNGUARDED,
+    is_streamed: bool = True,
 ) -> GenerationRequest:
     return GenerationRequest(
         id=id,
@@ -176,6 +180,8 @@ def text_request(
         logprobs=logprobs,
         json_schema=json_schema,
         echo_logprobs=echo_logprobs,
+        loop_guard=loop_guard,
+        is_streamed=is_streamed,
     )
 
 

@@ -6,15 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specialists.engine.kv_cache import Checkpoint, KVCache
-from specialists.engine.prefix_cache import Slot, common_prefix_len, plan_reuse
+from specialists.engine.prefix_cache import MAX_MOVED_TOKENS, Slot, common_prefix_len, plan_reuse
 
 
 class Rules:
     """Cache rules as a test wants them: `reach` is how far back a slot can be cut."""
 
-    def __init__(self, *, reach: int = 10_000, shares: bool = True) -> None:
+    def __init__(self, *, reach: int = 10_000, shares: bool = True, neighbours: bool = False) -> None:
         self.reach = reach
         self.shares = shares
+        self.computes_neighbours_together = neighbours
         self.lengths: dict[int, int] = {}
 
     def can_keep(self, sequence_id: int, keep: int) -> bool:
@@ -99,3 +100,57 @@ def test_an_empty_slot_is_taken_before_anybodys_cells() -> None:
     reuse = plan_reuse([1, 2], [used, empty], rules())
     assert reuse is not None
     assert reuse.target is empty
+
+
+def test_the_slot_given_up_keeps_the_beginning_it_has_in_common() -> None:
+    """When the oldest conversation has to go and begins like the new one, nothing is copied."""
+    newest, oldest = Slot(0, tokens=[1, 2, 8, 9, 9, 9], last_used=5), Slot(1, tokens=[1, 2, 7, 7, 7, 7], last_used=1)
+    reuse = plan_reuse([1, 2, 3], [newest, oldest], rules())
+    assert reuse is not None
+    assert (reuse.target, reuse.source, reuse.keep, reuse.refuge) == (oldest, oldest, 2, None)
+
+
+def test_running_sequences_sit_side_by_side_where_that_matters() -> None:
+    """A new Sequence takes the seat beside those that run; what was there moves to the slot given up."""
+    oldest, recent = Slot(0, tokens=[7], last_used=1), Slot(2, tokens=[8], last_used=9)
+    busy = [Slot(3, is_busy=True), Slot(4, is_busy=True)]
+    slots = [oldest, Slot(1, tokens=[6], last_used=3), recent, *busy]
+
+    together = plan_reuse([5, 5], slots, rules(neighbours=True))
+    anywhere = plan_reuse([5, 5], slots, rules())
+
+    assert together is not None
+    assert (together.target, together.refuge) == (recent, oldest)
+    assert anywhere is not None
+    assert (anywhere.target, anywhere.refuge) == (oldest, None)
+
+
+def test_a_long_conversation_is_not_moved_for_a_seat() -> None:
+    """Copying many tokens would cost more than computing side by side spares."""
+    long = Slot(2, tokens=[8] * (MAX_MOVED_TOKENS + 1), last_used=9)
+    oldest = Slot(0, tokens=[7], last_used=1)
+    reuse = plan_reuse([5, 5], [oldest, long, Slot(3, is_busy=True)], rules(neighbours=True))
+    assert reuse is not None
+    assert (reuse.target, reuse.refuge) == (oldest, None)
+
+
+slot_contents = st.lists(
+    st.tuples(st.lists(st.integers(0, 2), max_size=6), st.booleans(), st.integers(0, 9)), min_size=1, max_size=6
+)
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=6), slot_contents, st.booleans())
+def test_no_plan_touches_whom_it_must_not(
+    tokens: list[int], contents: list[tuple[list[int], bool, int]], neighbours: bool
+) -> None:
+    """Targets and refuges are idle and apart, what is kept is a true common prefix, and only one slot is given up."""
+    slots = [Slot(id, list(held), is_busy=busy, last_used=used) for id, (held, busy, used) in enumerate(contents)]
+    reuse = plan_reuse(tokens, slots, rules(neighbours=neighbours))
+    assert (reuse is None) == all(slot.is_busy for slot in slots)
+    if reuse is None:
+        return
+    assert not reuse.target.is_busy
+    assert reuse.refuge is None or (not reuse.refuge.is_busy and reuse.refuge not in (reuse.target, reuse.source))
+    assert reuse.keep < len(tokens)
+    if reuse.source is not None:
+        assert reuse.source.tokens[: reuse.keep] == tokens[: reuse.keep]

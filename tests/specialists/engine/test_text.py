@@ -73,3 +73,37 @@ def test_logprobs_leave_with_their_text_and_stop_with_it() -> None:
         stream.push(piece, entry)
         taken += stream.take_logprobs()
     assert [entry.token for entry in taken] == [0, 1, 2]
+
+
+@given(st.text("ab.é", min_size=1), st.lists(st.integers(0, 999)), st.integers(0, 20), st.integers(0, 20))
+def test_text_that_was_held_and_taken_back_leaves_no_trace(
+    text: str, cuts: list[int], held_from: int, num_kept: int
+) -> None:
+    """After a rewind the stream goes on as one that never saw what was taken back, logprobs included."""
+    pieces = cut(text.encode(), cuts)
+    entries = [TokenLogprob(token, b"", -1.0) for token in range(len(pieces))]
+    start = held_from % len(pieces)
+    keep = min(start + num_kept, len(pieces))
+    stream, straight = TextStream(("a~",)), TextStream(("a~",))
+    shown = [stream.push(piece, entry) for piece, entry in zip(pieces[:start], entries, strict=False)]
+    for piece, entry in zip(pieces[start:], entries[start:], strict=True):
+        fresh = stream.decode(piece)
+        stream.hold()
+        assert stream.add(fresh, entry) == ""
+    stream.rewind(pieces[start:keep])
+    stream.release()
+    shown += [stream.push(b"b"), stream.flush()]
+    expected = [straight.push(piece, entry) for piece, entry in zip(pieces[:keep], entries, strict=False)]
+    expected += [straight.push(b"b"), straight.flush()]
+    assert "".join(shown) == "".join(expected)
+    assert stream.take_logprobs() == straight.take_logprobs()
+
+
+def test_a_stop_string_is_found_in_held_text() -> None:
+    """Holding back does not make an answer run past its end."""
+    stream = TextStream(("END",))
+    fresh = stream.decode(b"one E")
+    stream.hold()
+    assert stream.add(fresh) == ""
+    assert stream.push(b"ND two") == "one "
+    assert stream.is_stopped

@@ -9,9 +9,11 @@ import gguf
 import numpy as np
 import pytest
 
+from specialists.engine.client import EngineClient
 from specialists.engine.protocol import EngineSpec
 from specialists.gguf_file import GgufHeader, read_header
 from specialists.pool.footprint import estimate_footprint
+from specialists.request import ChatPrompt, GenerationRequest, Message, SamplingParams
 from tests.pico import PicoShape, write_pico_gemma
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -82,7 +84,7 @@ def test_gemma4_takes_what_llama_cpp_logs(
     assert found.full_cache_bytes == full_mib * MIB
     assert found.weights_bytes == 400
     assert compute_mib * MIB <= found.compute_bytes <= 1.02 * compute_mib * MIB
-    assert found.total_bytes == 400 + found.kv_cache_bytes + found.compute_bytes
+    assert found.total_bytes == 400 + found.kv_cache_bytes + found.compute_bytes + found.process_bytes
 
 
 def test_grouped_queries_store_the_kv_heads_only(tmp_path: Path) -> None:
@@ -158,8 +160,32 @@ def test_the_sum_is_spelled_out(tmp_path: Path) -> None:
 
     assert found.explain() == (
         "0.0 MiB weights + 320.0 MiB KV cache of 16384 tokens + 500.0 MiB sliding-window KV cache of 2560 tokens "
-        "+ 536.0 MiB compute = 1,356.0 MiB"
+        "+ 536.0 MiB compute + 288.0 MiB process = 1,644.0 MiB"
     )
+
+
+@pytest.mark.anyio
+async def test_an_engine_holds_no_more_than_planned(tmp_path: Path) -> None:
+    """Everything the process has in memory once it has worked, of whatever kind, stays within the sum."""
+    model = write_pico_gemma(tmp_path / "pico.gguf")
+    engine = EngineClient(EngineSpec(model_path=model, context_tokens=512, parallel=2, threads=1))
+    info = await engine.load(lambda share: None)
+    try:
+        prompt = ChatPrompt((Message("user", "word " * 60),))
+        schema = '{"type": "object", "properties": {"a": {"type": "integer"}}}'
+        for id, json_schema in (("plain", None), ("schema", schema)):
+            request = GenerationRequest(
+                id=id, prompt=prompt, sampling=SamplingParams(), max_tokens=8, context_tokens=512,
+                json_schema=json_schema,
+            )  # fmt: skip
+            async for _ in engine.generate(request):
+                pass
+        status = Path(f"/proc/{info.pid}/status").read_text(encoding="utf-8")
+    finally:
+        await engine.close()
+
+    held_bytes = int(status.partition("VmRSS:")[2].split()[0]) * 1024
+    assert held_bytes <= estimate_footprint(read_header(model), spec(512, 2)).total_bytes
 
 
 REPORT = """
