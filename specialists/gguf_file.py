@@ -24,12 +24,13 @@ from typing import Final
 from specialists.ggml_types import GGML_TYPES
 from specialists.gguf_cursor import U32, U64, Cursor, GgufError
 
-__all__ = ["GgufError", "GgufHeader", "Scalar", "Skipped", "TensorInfo", "Value", "read_header"]
+__all__ = ["GgufError", "GgufHeader", "KeyRecord", "Scalar", "Skipped", "TensorInfo", "Value", "read_header"]
 
 Scalar = int | float | bool | str
 
 _MAX_KEYS: Final = 16_384
 _MAX_TENSORS: Final = 65_536
+_MAX_HEAD_BYTES: Final = 1 << 28  # metadata and tensor table together; the largest vocabularies make 30 MB
 _MAX_STRINGS: Final = 8_388_608  # in all arrays together; the largest vocabularies have a quarter of a million
 _MAX_NAME_BYTES: Final = 65_536
 _MAX_TENSOR_NAME_BYTES: Final = 63  # ggml's own limit
@@ -57,6 +58,19 @@ Value = Scalar | tuple[Scalar, ...] | Skipped
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """Where a key and its value lie in their file: bytes `start` to `end`, the value's own from `value_offset`.
+
+    `kind` is GGUF's number of the value's type. An array's value begins with its items' type (u32) and number (u64).
+    """
+
+    start: int
+    value_offset: int
+    end: int
+    kind: int
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One tensor. `shape` is in ggml's order, the fastest axis first; `offset` counts from the file's beginning."""
 
@@ -69,11 +83,15 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufHeader:
-    """Metadata and tensor table of a model; `others` are the further parts of a split one."""
+    """Metadata and tensor table of a model; `others` are the further parts of a split one.
+
+    `records` says where each key lies, in the file's order; the tensor table begins where the last one ends.
+    """
 
     path: Path
     version: int
     metadata: Mapping[str, Value]
+    records: Mapping[str, KeyRecord]
     tensors: tuple[TensorInfo, ...]
     alignment: int
     data_offset: int
@@ -157,17 +175,20 @@ class _Parser:
         version = self._version()
         num_tensors = self._count("tensors", 24, _MAX_TENSORS)
         num_keys = self._count("metadata keys", 13, _MAX_KEYS)
-        metadata = self._metadata(num_keys)
+        metadata, records = self._metadata(num_keys)
         alignment = self._alignment(metadata)
         table = [self._tensor() for _ in range(num_tensors)]
         _refuse_duplicates(self._path, [tensor.name for tensor in table])
         data_offset = -(-self._cursor.offset // alignment) * alignment
+        if data_offset > _MAX_HEAD_BYTES:
+            raise self._wrong(f"has a head of {data_offset} bytes; at most {_MAX_HEAD_BYTES} are expected")
         tensors = tuple(self._placed(tensor, data_offset, alignment) for tensor in table)
         self._refuse_overlaps(tensors)
         return GgufHeader(
             path=self._path,
             version=version,
             metadata=MappingProxyType(metadata),
+            records=MappingProxyType(records),
             tensors=tensors,
             alignment=alignment,
             data_offset=data_offset,
@@ -191,14 +212,20 @@ class _Parser:
             raise self._wrong(f"claims {count} {what}; at most {min(possible, limit)} are possible")
         return count
 
-    def _metadata(self, num_keys: int) -> dict[str, Value]:
+    def _metadata(self, num_keys: int) -> tuple[dict[str, Value], dict[str, KeyRecord]]:
         metadata: dict[str, Value] = {}
+        records: dict[str, KeyRecord] = {}
         for _ in range(num_keys):
+            start = self._cursor.offset
             key = self._name("a metadata key", _MAX_NAME_BYTES)
             if key in metadata:
                 raise self._wrong(f"has the metadata key {key[:80]!r} twice")
-            metadata[key] = self._value(key)
-        return metadata
+            what = f"the value of {key[:80]!r}"
+            kind = self._cursor.number(U32, what)
+            value_offset = self._cursor.offset
+            metadata[key] = self._value(kind, what)
+            records[key] = KeyRecord(start, value_offset, self._cursor.offset, kind)
+        return metadata, records
 
     def _name(self, what: str, limit: int) -> str:
         length = self._cursor.number(U64, what)
@@ -212,9 +239,7 @@ class _Parser:
             raise self._wrong(f"has {what} with control characters: {name[:80]!r}")
         return name
 
-    def _value(self, key: str) -> Value:
-        what = f"the value of {key[:80]!r}"
-        kind = self._cursor.number(U32, what)
+    def _value(self, kind: int, what: str) -> Value:
         if kind == _STRING:
             return self._string(what)
         if kind == _ARRAY:

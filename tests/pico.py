@@ -2,7 +2,8 @@
 
 `write_pico_gemma` has what makes Gemma 4 hard to serve (sliding-window layers beside full ones, routed experts
 beside a shared MLP, per-expert scales, a logit softcap), at toy widths and with a byte-level vocabulary: every
-byte is one token, so any text can be tokenised and any token sequence decoded.
+byte is one token, so any text can be tokenised and any token sequence decoded. `PACKED` is the same model with its
+experts packed as published files have them.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,12 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PicoShape:
-    """The sizes of a pico model. `sliding` says per layer whether its attention is windowed."""
+    """The sizes of a pico model. `sliding` says per layer whether its attention is windowed.
+
+    `fused`: gate and up projections of the experts are one tensor. `gate_up_type` and `down_type` are how experts are
+    packed: F32, F16, Q8_0, Q4_0, or Q4_K (which wants a width of 256 for gate and up). `scale_spread` > 0 gives every
+    expert's output, and every channel of every norm, a factor of its own around 1.
+    """
 
     sliding: tuple[bool, ...] = (True, True, True, False)
     window_tokens: int = 64
@@ -35,6 +41,14 @@ class PicoShape:
     expert_width: int = 32
     trained_context_tokens: int = 4096
     seed: int = 7
+    fused: bool = True
+    gate_up_type: str = "F32"
+    down_type: str = "F32"
+    scale_spread: float = 0.0
+
+
+PACKED = PicoShape(sliding=(True, False), width=256, gate_up_type="Q4_K", down_type="Q8_0", scale_spread=0.3)
+SEPARATE = PicoShape(sliding=(True, False), fused=False, gate_up_type="Q4_0", down_type="Q4_0", scale_spread=0.3)
 
 
 def byte_tokens() -> list[str]:
@@ -51,18 +65,42 @@ BOS, IM_START, IM_END, UNKNOWN, CHANNEL_OPEN, CHANNEL_CLOSE = range(256, VOCABUL
 
 
 def write_pico_gemma(path: Path, shape: PicoShape | None = None, *, chat_template: str = CHAT_TEMPLATE) -> Path:
-    """Write a Gemma-4-shaped mixture-of-experts GGUF with seeded random F32 weights; returns `path`."""
+    """Write a Gemma-4-shaped mixture-of-experts GGUF with seeded random weights; returns `path`."""
     shape = shape or PicoShape()
     writer = gguf.GGUFWriter(path, "gemma4")
     _write_hyperparameters(writer, shape)
-    _write_vocabulary(writer, chat_template)
-    for name, tensor in _tensors(shape, np.random.default_rng(shape.seed)):
-        writer.add_tensor(name, tensor)
+    write_vocabulary(writer, chat_template)
+    rng = np.random.default_rng(shape.seed)
+    for name, tensor in _tensors(shape, rng):
+        kind = shape.down_type if "down_exps.w" in name else shape.gate_up_type if "_exps.w" in name else "F32"
+        add_packed(writer, name, tensor, kind, rng)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def add_packed(
+    writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32], kind: str, rng: np.random.Generator
+) -> None:
+    """Add `values` as the ggml type `kind`; for Q4_K, which Python cannot pack, random blocks of the same spread."""
+    if kind in ("F32", "F16"):
+        writer.add_tensor(name, values.astype(np.dtype(kind.lower().replace("f", "float"))))
+        return
+    packing = gguf.GGMLQuantizationType[kind]
+    packed = random_q4_k(values, rng) if kind == "Q4_K" else gguf.quants.quantize(values, packing)
+    writer.add_tensor(name, packed, raw_dtype=packing)
+
+
+def random_q4_k(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Blocks of 256 random numbers each, in the shape of `values` and centred with roughly its spread."""
+    *rows, width = values.shape
+    blocks = rng.integers(0, 256, (*rows, width // 256, 144), dtype=np.uint8)
+    spread = float(values.std()) / (32 * 4.6)  # 6-bit scales average 32, 4-bit numbers deviate by 4.6
+    for place, factor in ((0, 1.0), (2, 7.5)):  # d, and dmin that takes the mean off
+        blocks[..., place : place + 2] = np.array([spread * factor], dtype=np.float16).view(np.uint8)
+    return blocks.reshape(*rows, width // 256 * 144)
 
 
 def write_pico_llama(path: Path, *, seed: int = 11) -> Path:
@@ -78,7 +116,7 @@ def write_pico_llama(path: Path, *, seed: int = 11) -> Path:
     writer.add_head_count_kv(heads)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_dimension_count(width // heads)
-    _write_vocabulary(writer, CHAT_TEMPLATE)
+    write_vocabulary(writer, CHAT_TEMPLATE)
     rng = np.random.default_rng(seed)
     matrices = {"attn_q": (width, width), "attn_k": (width, width), "attn_v": (width, width)}
     matrices |= {"attn_output": (width, width), "ffn_gate": (mlp_width, width), "ffn_up": (mlp_width, width)}
@@ -125,7 +163,7 @@ def _write_hyperparameters(writer: gguf.GGUFWriter, shape: PicoShape) -> None:
     writer.add_expert_feed_forward_length(shape.expert_width)
 
 
-def _write_vocabulary(writer: gguf.GGUFWriter, chat_template: str) -> None:
+def write_vocabulary(writer: gguf.GGUFWriter, chat_template: str) -> None:
     tokens = [*byte_tokens(), *CONTROL_TOKENS, *USER_DEFINED_TOKENS]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
@@ -150,7 +188,8 @@ def _tensors(shape: PicoShape, rng: np.random.Generator) -> Iterator[tuple[str, 
         return np.asarray(rng.standard_normal(dims) / np.sqrt(dims[-1]), dtype=np.float32)
 
     def ones(*dims: int) -> NDArray[np.float32]:
-        return np.ones(dims, dtype=np.float32)
+        spread = shape.scale_spread * rng.standard_normal(dims) if shape.scale_spread else 0
+        return np.asarray(np.ones(dims) + spread, dtype=np.float32)
 
     yield "token_embd.weight", rng.standard_normal((VOCABULARY_SIZE, shape.width)).astype(np.float32)
     yield "output_norm.weight", ones(shape.width)
@@ -176,7 +215,12 @@ def _tensors(shape: PicoShape, rng: np.random.Generator) -> Iterator[tuple[str, 
         yield prefix + "pre_ffw_norm_2.weight", ones(shape.width)
         yield prefix + "post_ffw_norm_1.weight", ones(shape.width)
         yield prefix + "post_ffw_norm_2.weight", ones(shape.width)
-        yield prefix + "ffn_gate_up_exps.weight", normal(shape.experts, 2 * shape.expert_width, shape.width)
+        gate_up = normal(shape.experts, 2 * shape.expert_width, shape.width)
+        if shape.fused:
+            yield prefix + "ffn_gate_up_exps.weight", gate_up
+        else:
+            yield prefix + "ffn_gate_exps.weight", gate_up[:, : shape.expert_width].copy()
+            yield prefix + "ffn_up_exps.weight", gate_up[:, shape.expert_width :].copy()
         yield prefix + "ffn_down_exps.weight", normal(shape.experts, shape.width, shape.expert_width)
         yield prefix + "ffn_down_exps.scale", ones(shape.experts)
         yield prefix + "layer_output_scale.weight", ones(1)

@@ -1,0 +1,1 @@
+"""From a mixture-of-experts parent and a corpus to a proven specialist."""
