@@ -27,7 +27,7 @@ _SYMBOL_SHARE = 0.10
 _SPOKEN_SHARE = 0.7  # of a line of prose are letters and blanks
 _VERSE_CHARS = 60
 _VERSE_SHARE = 0.9  # of the lines are that short
-_SYMBOLS = re.compile(r"[{}\[\]()<>=;_\\/|&#$@^~*+`%]")
+_SYMBOLS = re.compile(r"[{}\[\]()<>=;_\\/|&#$@^~*+`%]|(?<=[^\W\d])\.(?=[^\W\d])")  # and the dot of an attribute
 _LETTER = re.compile(r"[^\W\d_]")
 _BLANK = re.compile(r"\s")
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")

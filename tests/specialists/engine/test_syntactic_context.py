@@ -34,7 +34,12 @@ def test_inside_a_fence_everything_is_code_or_a_literal() -> None:
     """Prose in a fence repeats as code may, and values without any statement as JSON may."""
     assert context_of("say hello\nsay hello\n", is_fenced=True) is Context.CODE
     assert context_of("0.0, 0.0, 0.0,\n0.0, 0.0,", is_fenced=True) is Context.JSON
-    assert context_of("x = 1\n```\nAnd that is all there is to say about the matter.", is_fenced=True) is Context.PROSE
+    assert (
+        context_of(
+            "x = 1\n```\nThat is all there is to say, and I hope that it will help you to go on.", is_fenced=True
+        )
+        is Context.PROSE
+    )
 
 
 @pytest.mark.parametrize(
