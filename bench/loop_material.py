@@ -10,6 +10,7 @@ import string
 import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 _LICENCES = Path("/usr/share/common-licenses")
@@ -37,7 +38,7 @@ def corpora(folder: Path) -> dict[str, Source]:
         with file.open(encoding="utf-8") as lines:
             yield from (Answer(json.loads(line)["text"]) for line in lines)
 
-    return {f"corpus {file.stem}": lambda file=file: records(file) for file in sorted(folder.glob("*.jsonl"))}
+    return {f"corpus {file.stem}": partial(records, file) for file in sorted(folder.glob("*.jsonl"))}
 
 
 def found() -> dict[str, Source]:

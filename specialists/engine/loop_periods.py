@@ -31,6 +31,8 @@ class PeriodicRuns:
     def __init__(self, longest_period: int = 512) -> None:
         self._longest = longest_period
         self._all_periods = (2 << longest_period) - 2
+        self.num_tokens = 0
+        self._matches = self._alive = 0
         self.truncate(())
 
     def push(self, token: int) -> bool:

@@ -30,7 +30,7 @@ def family_college(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(client: httpx.Client, tag: str) -> list[float]:
-    """The likeliest tokens' log-probabilities in an answer: even of random weights they tell one specialist from another."""
+    """The log-probabilities of an answer's likeliest tokens: they tell even random specialists apart."""
     body = {
         "model": tag,
         "messages": [{"role": "user", "content": "Hello"}],
