@@ -1,6 +1,7 @@
 """The starter college with real weights, through the official SDK: what a newcomer does first."""
 
 import json
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -15,8 +16,9 @@ MATH = "coe-smollm2-math:q4"
 
 
 @pytest.fixture
-def client(college_url: str) -> OpenAI:
-    return OpenAI(base_url=f"{college_url}/v1", api_key="unused", timeout=120.0)
+def client(college_url: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{college_url}/v1", api_key="unused", timeout=120.0) as client:
+        yield client
 
 
 def test_a_real_model_answers_sensibly(client: OpenAI) -> None:
