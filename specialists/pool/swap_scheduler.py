@@ -5,6 +5,7 @@ engine and no task, reads no clock but the one it is given, and knows footprints
 back into the scheduler. A waiter is a number its owner chose; it ends once: granted, refused, or gone (`on_cancel`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -95,6 +96,7 @@ class SwapScheduler:
         self._crashes = CrashLedger(self._settings.crashes, self._settings.load_attempts)
         self._draining: set[EngineSpec] = set()
         self._is_closing = False
+        self._settled_at = -math.inf
 
     # ── events: requests ─────────────────────────────────────────────────────
 
@@ -239,19 +241,21 @@ class SwapScheduler:
         return sum(waiter.spec == spec for waiter in self._waiting.values())
 
     def next_event_at(self) -> float | None:
-        """The next moment at which time alone changes something; None when only an event can."""
-        now = self._clock()
+        """The next moment at which time alone changes something, None when only an event can.
+
+        It may have passed already, since the rules were last applied.
+        """
         moments = [resident.expires_at for resident in self._residents.values()]
         if self._waiting:
             moments += [resident.protected_until for resident in self._residents.values()]
             moments += [self._aged_at(waiter) for waiter in self._waiting.values()]
             moments += [self._crashes.restart_at(waiter.spec) for waiter in self._waiting.values()]
-        return min((moment for moment in moments if moment is not None and moment > now), default=None)
+        return min((moment for moment in moments if moment is not None and moment > self._settled_at), default=None)
 
     # ── the rules ────────────────────────────────────────────────────────────
 
     def _settle(self) -> None:
-        now = self._clock()
+        now = self._settled_at = self._clock()
         self._grant_ready(now)  # 1
         self._refuse_hopeless(now)  # 2
         self._claim_room(now)  # 3

@@ -182,6 +182,26 @@ def test_a_second_crash_waits_for_its_back_off() -> None:
     assert desk.effects.loads == [A, A, A]
 
 
+def test_a_moment_that_passes_unseen_is_not_missed() -> None:
+    """A timer that fires a little early finds nothing to do; if its moment passes before the next is set, that is now.
+
+    Timers have a resolution of a millisecond. A waiter was left alone for thirty seconds when the back-off ended
+    between the two readings of the clock.
+    """
+    desk = Desk()
+    crash_times(desk, count=2)
+    desk.ask(1, A)
+    restart_at = desk.scheduler.next_event_at()
+    assert restart_at is not None
+
+    desk.later(restart_at - desk.clock() - 0.0005)
+    desk.clock.advance(0.001)
+
+    assert desk.scheduler.next_event_at() == restart_at
+    desk.scheduler.on_tick()
+    assert desk.effects.loads == [A] * 3
+
+
 def test_others_are_served_while_one_backs_off() -> None:
     """Back-off claims no room."""
     desk = Desk()
