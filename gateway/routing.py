@@ -37,8 +37,9 @@ class SupervisorChooser:
     async def choose(self, messages: Sequence[Message], thread: ConversationThread = NO_THREAD) -> RoutingDecision:
         try:
             decision = await self.decide(messages, thread)
-        except Exception:  # the boundary to a part that requests must outlive
-            logger.exception("the supervisor failed, the default specialist answers")
+        except Exception as error:  # noqa: BLE001 - the boundary to a part that requests must outlive
+            name = type(error).__name__  # its message may quote the text
+            logger.error("the supervisor failed with %s, the default specialist answers", name)
             reason = "the supervisor failed"
             return RoutingDecision(
                 tag=self.supervisor.default, domain=GENERAL, confidence=None, reason=reason, is_fallback=True
