@@ -96,6 +96,7 @@ def _evidence(
     from specialists.builder.measurements import read_measurements
     from specialists.builder.transfer_study import Evidence
     from specialists.builder.weight_grams import down_projection_grams
+    from specialists.engine.llama.blocks import numbers
 
     for name, path in (("measured", measured), ("profile", profile)):
         if path is not None and path.is_file():
@@ -103,7 +104,7 @@ def _evidence(
     return Evidence(
         measured=None if measured is None else read_measurements(measured),
         utilities=None if profile is None else _utilities(profile, utility, masks),
-        grams=None if parent is None else np.stack(list(down_projection_grams(parent))),
+        grams=None if parent is None else np.stack(list(down_projection_grams(parent, numbers))),
         similarity=_similarity(corpora, masks, inputs) if corpora else None,
     )
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +20,8 @@ from specialists.builder.significance import pearson
 from specialists.builder.transfer import TransferError, common_experts, f_score
 from specialists.builder.transfer_study import Evidence, Study, run_study
 from specialists.builder.utility import utility
-from specialists.builder.weight_grams import down_projection_grams, unpacked
+from specialists.builder.weight_grams import down_projection_grams
+from specialists.engine.llama.blocks import numbers
 from specialists.expert_mask import ExpertMask, write_mask
 from supervisor.transfer_fit import TransferTable
 from supervisor.transfer_model import TransferModel
@@ -316,20 +316,10 @@ def test_similar_words_make_similar_domains() -> None:
     assert similarity({"a": ["same words here"] * 3, "b": ["same words here"] * 3}).tolist() == [[0, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
-def test_weights_are_unpacked_as_the_reference_does(kind: str) -> None:
-    """To the bit, against the gguf package."""
-    number = gguf.GGMLQuantizationType[kind]
-    values = np.random.default_rng(1).normal(size=(4, 64)).astype(np.float32)
-    packed = gguf.quantize(values, number)
-
-    assert unpacked(number.value, packed.tobytes()).tolist() == gguf.dequantize(packed, number).reshape(-1).tolist()
-
-
 def test_grams_come_from_a_parents_file(tmp_path: Path) -> None:
     """One symmetric matrix for each layer; random experts are nearly orthogonal, so the measure is the F-score."""
     parent = write_pico_gemma(tmp_path / "parent.gguf")
-    grams = np.stack(list(down_projection_grams(parent)))
+    grams = np.stack(list(down_projection_grams(parent, numbers)))
     layers, experts = grams.shape[:2]
     scale = np.sqrt(np.einsum("lee->le", grams))
 
@@ -342,7 +332,12 @@ def test_grams_come_from_a_parents_file(tmp_path: Path) -> None:
     assert study.pair("a", "b").weight_cos == pytest.approx(0.5, abs=0.1)
 
 
-def test_an_unknown_packing_is_refused() -> None:
-    """By its name, with those that are known."""
-    with pytest.raises(TransferError, match="Q4_K; the weight-space measure reads F32"):
-        unpacked(12, b"")
+def test_weights_that_cannot_be_unpacked_are_refused(tmp_path: Path) -> None:
+    """By the name of their type."""
+
+    def refuses(ggml_type: int, data: bytes) -> NDArray[np.float32]:
+        raise ValueError("no floats")
+
+    parent = write_pico_gemma(tmp_path / "parent.gguf")
+    with pytest.raises(TransferError, match="down projections are in F32: no floats"):
+        list(down_projection_grams(parent, refuses))
