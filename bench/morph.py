@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.wide_family import FAR, NEAR, Relative, kept_experts
 from bench.wide_parent import write_wide_parent
 from specialists.builder.plan_writer import write_plan
 from specialists.engine.expert_files import Piece
@@ -43,7 +44,7 @@ from specialists.gguf_file import read_header
 from specialists.moe_layout import MoeLayout, layout
 
 VOCABULARY = Path("../shared/data/gemma-4-26b-a4b.vocab.gguf")
-SHARES = {"near": 0.09, "far": 0.22}  # of the slots; 1 − (1,114 + F·806) / 1,920 for the published near and far pairs
+SHARES = {"near": NEAR, "far": FAR}
 HOME = "home"
 PROMPT_TOKENS = 24
 CLOCK = time.perf_counter
@@ -137,19 +138,11 @@ def _say(what: str) -> None:
 
 def _family(parent: MoeLayout, kept: int, seed: int) -> Family:
     """`home` and, for each share, a specialist that has so many of its experts exchanged in every layer."""
-    rng = random.Random(seed)
-    masks: dict[str, dict[int, tuple[int, ...]]] = {name: {} for name in (HOME, *SHARES)}
-    for block in parent.blocks:
-        order = rng.sample(range(parent.num_experts), parent.num_experts)
-        home, others = order[:kept], order[kept:]
-        masks[HOME][block] = tuple(sorted(home))
-        for name, share in SHARES.items():
-            count = round(share * kept)
-            stays = rng.sample(home, kept - count)
-            masks[name][block] = tuple(sorted([*stays, *rng.sample(others, count)]))
-    experts = parent.num_experts
+    relatives = [Relative(name, HOME, share) for name, share in SHARES.items()]
+    masks = kept_experts(parent, HOME, relatives, kept, seed)
     return masked_family(
-        parent, {name: ExpertMask(kept=each, num_experts=experts, domain=name) for name, each in masks.items()}
+        parent,
+        {name: ExpertMask(kept=each, num_experts=parent.num_experts, domain=name) for name, each in masks.items()},
     )
 
 
