@@ -120,11 +120,13 @@ def run(arguments: Sequence[str]) -> int:
     with options.file.open("w", encoding="utf-8") as file:
         for growing in answers(model, PROMPTS, options.max_tokens, options.seed):
             pieces = texts(model.vocabulary, growing.answer)
-            if kept < options.keep and judge("".join(pieces)).is_looped and SEPARATOR not in "".join(pieces):
-                kept += 1
+            if judge("".join(pieces)).is_looped and SEPARATOR not in "".join(pieces):
                 line = {"prompt": growing.prompt, "temperature": growing.temperature, "tokens": SEPARATOR.join(pieces)}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    print(f"{kept} of {len(PROMPTS)} answers looped and were kept")
+                kept += 1
+            if kept == options.keep:
+                break
+    print(f"{kept} answers looped and were kept")
     return 0
 
 

@@ -8,7 +8,7 @@ most of their shingles, while text that has the same form but new content keeps 
 from array import array
 from dataclasses import dataclass
 
-SHINGLE_TOKENS = 8
+SHINGLE_TOKENS = 6
 _TOKEN_BITS = 20  # vocabularies stay below 2**20
 _KEY_MASK = (1 << (SHINGLE_TOKENS * _TOKEN_BITS)) - 1
 _NONE = -1
@@ -17,14 +17,19 @@ _STEP = 16  # tokens by which the search for an onset goes back
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyLimits:
-    """When third copies become suspect: this many tokens in a row, or this share (0 to 1) of a window of tokens."""
+    """When third copies become suspect: this many tokens in a row, or this share (0 to 1) of a window of tokens.
+
+    They stay suspect while they make up `calm_share` of the newest `calm_window` tokens: an edit ends no loop.
+    """
 
     streak: int
     window: int
     share: float
+    calm_window: int
+    calm_share: float
 
 
-SUSPECT_COPIES = CopyLimits(streak=12, window=96, share=0.8)
+SUSPECT_COPIES = CopyLimits(streak=12, window=96, share=0.8, calm_window=24, calm_share=0.5)
 
 
 class ShingleNovelty:
@@ -68,9 +73,17 @@ class ShingleNovelty:
         """Where the third copy that is now suspect began; negative when none is."""
         return self._suspect_since[-1] if self._suspect_since else _NONE
 
-    def copied_share(self, window: int) -> float:
-        """Share of copies that count among the newest `window` tokens (0 to 1); tokens not there yet count as new."""
-        count = len(self._keys)
+    @property
+    def is_copy(self) -> bool:
+        """Whether the newest token ends a shingle that counts as copied."""
+        return bool(self._streaks and self._streaks[-1])
+
+    def copied_share(self, window: int, end: int | None = None) -> float:
+        """Share of copies that count among the `window` tokens before `end` (0 to 1); tokens not there yet are new.
+
+        `end` None stands for the newest.
+        """
+        count = len(self._keys) if end is None else end
         return (self._num_copied[count] - self._num_copied[max(0, count - window)]) / window
 
     def again_share(self, start: int) -> float:
@@ -108,10 +121,11 @@ class ShingleNovelty:
     def _since(self, index: int) -> int:
         limits, streak = self._limits, self._streaks[index]
         before = self._suspect_since[index - 1] if index else _NONE
+        if before >= 0:
+            return before if self.copied_share(limits.calm_window) >= limits.calm_share else _NONE
         if streak >= limits.streak:
-            found = index - streak + 1
-        elif (streak or before >= 0) and self.copied_share(limits.window) >= limits.share:
-            found = next(i for i in range(index - limits.window + 1, index + 1) if self._streaks[i])
-        else:
-            return _NONE
-        return before if before >= 0 else max(0, found - SHINGLE_TOKENS + 1)
+            return max(0, index - streak + 2 - SHINGLE_TOKENS)
+        if streak and self.copied_share(limits.window) >= limits.share:
+            window = range(index - limits.window + 1, index + 1)
+            return max(0, next(i for i in window if self._streaks[i]) + 1 - SHINGLE_TOKENS)
+        return _NONE

@@ -8,7 +8,7 @@ longest of all; nothing may go on for ever.
 from dataclasses import dataclass
 
 from specialists.engine.loop_novelty import SUSPECT_COPIES, CopyLimits
-from specialists.engine.syntactic_context import STRUCTURED, Context, has_words
+from specialists.engine.syntactic_context import STRUCTURED, Context, has_words, is_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,30 @@ class NearLimit:
 
     window: int
     share: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenLimit:
+    """Copies with edits in prose and lists, where sentences come again word for word.
+
+    A loop once copies make up `share` (0 to 1) of `window` newest content tokens, and sentences that were said before
+    in the newest `within` make up `sentences` (0 to 1) of those. The form is that of the newest `surroundings`: a
+    description between two pieces of code belongs to them.
+    """
+
+    window: int
+    share: float
+    sentences: float
+    within: int
+    surroundings: int
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowLimit:
+    """A few words in any order are a loop: at most `kinds` different tokens among `window` content tokens."""
+
+    window: int
+    kinds: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +85,20 @@ class GuardSettings:
 
     longest_period: int = 512
     prose: RunLimit = RunLimit(copies=2, beyond=24, tokens=48)
-    verse: RunLimit = RunLimit(copies=4, beyond=16, tokens=64)
-    items: RunLimit = RunLimit(copies=3, beyond=16, tokens=64)
+    verse: RunLimit = RunLimit(copies=3, beyond=16, tokens=64)
+    items: RunLimit = RunLimit(copies=2, beyond=24, tokens=48)
     code: RunLimit = RunLimit(copies=6, beyond=0, tokens=192)
     table: RunLimit = RunLimit(copies=6, beyond=0, tokens=384)
     json: RunLimit = RunLimit(copies=6, beyond=0, tokens=512)
     blank: RunLimit = RunLimit(copies=2, beyond=0, tokens=128)
     filler: RunLimit = RunLimit(copies=2, beyond=0, tokens=384)
+    items_filler: RunLimit = RunLimit(copies=2, beyond=0, tokens=192)
     structured_filler: RunLimit = RunLimit(copies=2, beyond=0, tokens=2048)
-    near: NearLimit = NearLimit(window=160, share=0.9)
-    patterned_near: NearLimit = NearLimit(window=1024, share=0.98)
+    near: NearLimit = NearLimit(window=320, share=0.75)
+    spoken: SpokenLimit = SpokenLimit(window=48, share=0.7, sentences=0.5, within=512, surroundings=96)
+    verse_near: NearLimit = NearLimit(window=256, share=0.95)
+    structured_near: NearLimit = NearLimit(window=1024, share=0.98)
+    narrow: NarrowLimit = NarrowLimit(window=64, kinds=10)
     suspect: CopyLimits = SUSPECT_COPIES
     fence: BlockLimit = BlockLimit(chars=120, copies=3, share=0.75, anyway=6)
     paragraph: BlockLimit = BlockLimit(chars=160, copies=3, share=0.9, anyway=12)
@@ -81,7 +109,7 @@ class GuardSettings:
         if text.isspace():
             return self.blank
         if not has_words(text):
-            return self.structured_filler if context in STRUCTURED else self.filler
+            return self._filler_limit(text, context)
         return {
             Context.PROSE: self.prose,
             Context.VERSE: self.verse,
@@ -90,3 +118,16 @@ class GuardSettings:
             Context.CODE: self.code,
             Context.JSON: self.json,
         }[context]
+
+    def _filler_limit(self, text: str, context: Context) -> RunLimit:
+        if is_rule(text):
+            return self.filler
+        if context in STRUCTURED:
+            return self.structured_filler
+        return self.items_filler if context is Context.LIST else self.filler
+
+    def near_limit(self, context: Context) -> NearLimit:
+        """What copies with edits may do: refrains, rows and calls come again with little that is new."""
+        if context in STRUCTURED:
+            return self.structured_near
+        return self.verse_near if context in (Context.VERSE, Context.LIST) else self.near

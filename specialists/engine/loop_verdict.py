@@ -1,8 +1,10 @@
 """What the loop guard says after a token, and which of several findings counts."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+
+_LEAST_EXACT_PERIOD = 6  # tokens; shorter runs are part of what has edits
 
 
 class Suspicion(Enum):
@@ -46,11 +48,16 @@ NO_SUSPICION = Verdict(Suspicion.NONE)
 
 
 def gravest(verdicts: Iterable[Verdict]) -> Verdict:
-    """The first LOOP (nothing after it is asked for), else the SUSPECT that holds back most."""
-    suspects = []
+    """The first LOOP (nothing after it is asked for), else the SUSPECT that holds back most.
+
+    Where copies with edits are a loop and a sentence or more runs exactly, the run knows best where it began.
+    """
+    suspects: list[Verdict] = []
     for verdict in verdicts:
         if verdict.suspicion is Suspicion.LOOP:
-            return verdict
+            exact = (run for run in suspects if (run.period or 0) >= _LEAST_EXACT_PERIOD)
+            run = next(exact, verdict) if verdict.kind is LoopKind.PARAPHRASE else verdict
+            return replace(run, suspicion=Suspicion.LOOP)
         if verdict.suspicion is Suspicion.SUSPECT:
             suspects.append(verdict)
     return min(suspects, key=lambda verdict: verdict.hold_from or 0, default=NO_SUSPICION)

@@ -27,7 +27,8 @@ _SYMBOL_SHARE = 0.10
 _SPOKEN_SHARE = 0.7  # of a line of prose are letters and blanks
 _VERSE_CHARS = 60
 _VERSE_SHARE = 0.9  # of the lines are that short
-_SYMBOLS = re.compile(r"[{}\[\]()<>=;_\\/|&#$@^~*+`%]|(?<=[^\W\d])\.(?=[^\W\d])")  # and the dot of an attribute
+_VERSE_CLOSED = 0.7  # of them end a sentence at most
+_SYMBOLS = re.compile(r"[{}\[\]()<>=;_\\/|&$@^+%]|(?<=[^\W\d])\.(?=[^\W\d])")  # and the dot of an attribute
 _LETTER = re.compile(r"[^\W\d_]")
 _BLANK = re.compile(r"\s")
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")
@@ -43,6 +44,13 @@ _TABLE_LINE = re.compile(
     """,
     re.VERBOSE,
 )
+_CODE_LINE = re.compile(
+    r"""\s*(?:>>>|\.\.\.(?:\s|$)|\$\s|Traceback\ \(|File\ "|\w*(?:Error|Exception|Warning):)   # a console's
+    | \s*(?:@\w|(?:def|class|import|return|raise|async|except)\s+[\w.]+\s*(?:[(:,]|$)|from\s\S+\simport\s)
+    | .*(?:[{};(\[\\]|\)[,:])\s*$   # or one that ends as sentences do not
+    """,
+    re.VERBOSE,
+)
 _LITERAL = re.compile(r"[\[\]{}\"',\d]")
 _ACTION = re.compile(r"[(=;<>]")
 _INDENTED = re.compile(r"(?: {4}|\t)")
@@ -54,6 +62,7 @@ _STAND_INS = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_]{2,}|[぀-ヿ㐀-鿿가-힯]")
 _WORD_SHARE = 0.2
+_RULE = re.compile(r"[\s|:+]*[-=_~*#─━═][-=_~*#─━═\s|:+]*")
 _UNBROKEN = re.compile(r"[\w+/=-]{32,}", re.ASCII)
 _MIXTURE = (str.isdecimal, str.islower, str.isupper)
 
@@ -87,6 +96,8 @@ def line_context(line: str) -> Context:
         return Context.JSON
     if _TABLE_LINE.match(line):
         return Context.TABLE
+    if _CODE_LINE.match(line):
+        return _code_context(line)
     if _INDENTED.match(line) or len(_SYMBOLS.findall(line)) >= _SYMBOL_SHARE * len(line):
         return _code_context(line)
     if _LIST_ITEM.match(line):
@@ -102,14 +113,22 @@ def _code_context(line: str) -> Context:
 
 
 def _is_verse(text: str) -> bool:
-    lines = [line for line in text.split("\n") if line.strip()]
-    return "\n" in text and sum(len(line) <= _VERSE_CHARS for line in lines) >= _VERSE_SHARE * len(lines)
+    """Short lines, most of which leave their sentence open."""
+    lines = [line.rstrip() for line in text.split("\n") if line.strip()]
+    num_short = sum(len(line) <= _VERSE_CHARS for line in lines)
+    num_closed = sum(line.endswith((".", "!", "?")) for line in lines)
+    return "\n" in text and num_short >= _VERSE_SHARE * len(lines) and num_closed <= _VERSE_CLOSED * len(lines)
 
 
 def has_words(text: str) -> bool:
     """Whether the text says something: rules, digits, hex, boxes, escapes, blobs and empty values do not."""
     words = _WORD.findall(_STAND_INS.sub(" ", _UNBROKEN.sub(_without_blob, text)))
     return sum(map(len, words)) >= max(1, _WORD_SHARE * len("".join(text.split())))
+
+
+def is_rule(text: str) -> bool:
+    """Whether the text is a drawn line or a table's rule: dashes and the like, perhaps with bars, nothing else."""
+    return _RULE.fullmatch(text) is not None
 
 
 def _without_blob(unbroken: re.Match[str]) -> str:

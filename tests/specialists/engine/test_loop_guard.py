@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,18 @@ from bench.loop_material import generated
 from specialists.engine.loop_guard import NO_SUSPICION, GuardSettings, LoopGuard, LoopKind, Suspicion, Verdict
 from specialists.engine.loop_novelty import CopyLimits
 from specialists.engine.loop_request import requested_repeats
-from specialists.engine.loop_settings import BlockLimit, NearLimit, RunLimit
+from specialists.engine.loop_settings import BlockLimit, NarrowLimit, NearLimit, RunLimit, SpokenLimit
 from tests.specialists.engine.loop_texts import Piece, Seen, cut, first_loop, replay, tokens, watch
 
 REAL_LOOPS = Path(__file__).with_name("data") / "loops.jsonl"
 _EDGY = RunLimit(copies=2, beyond=1, tokens=3)
 EDGY = GuardSettings(
     longest_period=6, prose=_EDGY, verse=_EDGY, items=_EDGY, code=_EDGY, table=_EDGY, json=_EDGY, blank=_EDGY,
-    filler=_EDGY, structured_filler=_EDGY, near=NearLimit(window=16, share=0.4),
-    patterned_near=NearLimit(window=24, share=0.5), suspect=CopyLimits(streak=3, window=8, share=0.5),
+    filler=_EDGY, items_filler=_EDGY, structured_filler=_EDGY, near=NearLimit(window=16, share=0.4),
+    spoken=SpokenLimit(window=12, share=0.4, sentences=0.2, within=24, surroundings=16),
+    verse_near=NearLimit(window=18, share=0.4), structured_near=NearLimit(window=24, share=0.5),
+    narrow=NarrowLimit(window=8, kinds=3),
+    suspect=CopyLimits(streak=3, window=8, share=0.5, calm_window=5, calm_share=0.4),
     fence=BlockLimit(chars=1, copies=3, share=0.1, anyway=4),
     paragraph=BlockLimit(chars=1, copies=3, share=0.1, anyway=4),
 )  # fmt: skip
@@ -64,7 +68,7 @@ def test_periods_longer_than_the_longest_are_found_by_what_was_said_before() -> 
 
     assert seen.verdict is not None
     assert (seen.verdict.kind, seen.verdict.onset, seen.verdict.hold_from) == (LoopKind.PARAPHRASE, 900, 1800)
-    assert seen.num_tokens < 1800 + 200
+    assert seen.num_tokens < 1800 + 256
     assert seen.num_shown < 1800 + 20
 
 
@@ -102,6 +106,33 @@ def test_a_list_that_only_counts_up_is_a_loop(form: str) -> None:
     assert seen.num_tokens < 140
 
 
+@pytest.mark.parametrize("num_edits", [1, 2])
+def test_copies_with_small_edits_are_a_loop(num_edits: int) -> None:
+    """A paragraph said again and again with other words here and there is found, and cut near its second copy."""
+    draw = random.Random(num_edits)
+    unit, new = words(60, 5), words(200, 6)
+    copies = [list(unit) for _ in range(12)]
+    for copy in copies:
+        for place in draw.sample(range(60), num_edits):
+            copy[place] = new.pop()
+    seen = watch(LoopGuard(), tokens([piece for copy in copies for piece in copy]))
+
+    assert seen.verdict is not None
+    assert seen.verdict.kind is LoopKind.PARAPHRASE
+    assert abs((seen.verdict.onset or 0) - 60) < 12
+    assert seen.num_shown < 60 * 3 + 30
+    assert seen.num_tokens < 60 * 8
+
+
+def test_a_few_words_in_any_order_are_a_loop() -> None:
+    """No two stretches are alike, and yet nothing is said."""
+    draw = random.Random(3)
+    seen = first_loop("It is a number. " + " ".join(draw.choice(["so", "and", "or", "then"]) for _ in range(200)))
+
+    assert seen.verdict is not None
+    assert seen.num_tokens < 110
+
+
 def test_a_fence_that_comes_again_between_other_words_is_a_loop() -> None:
     """The same program after ever new ruminations: the third one is not shown whole."""
     program = "```python\n" + "".join(f"{word} = {n}\n" for n, word in enumerate(words(25, 7))) + "```\n"
@@ -126,11 +157,12 @@ def test_a_fence_that_comes_again_after_much_that_is_new_is_none() -> None:
     [
         (" la", 64),
         ("0, ", 500),
+        ("* 17\n", 200),
         ("-", 500),
         ("�", 500),
         ("\n", 200),
         ("   ", 200),
-        ("| --- ", 2_100),
+        ("| --- ", 500),
         ("x", 500),
         ("", 500),
     ],
@@ -155,6 +187,10 @@ def test_even_a_literal_array_has_an_end() -> None:
 LEGITIMATE = {
     "alignment row": "| a | b |\n" + "|---" * 40 + "|\n| 1 | 2 |\n",
     "alignment row with colons": "|:---:" * 30 + "|\n",
+    "table to be filled in": "| hour | Mo | Tu | We | Th | Fr |\n"
+    + "|---" * 6
+    + "|\n"
+    + ("|" + "    |" * 6 + "\n") * 40,
     "ASCII rules": "\n".join(rule * 120 for rule in "=-_*~#."),
     "box drawing": "┌" + "─" * 100 + "┐\n" + ("│" + " " * 100 + "│\n") * 6 + "└" + "─" * 100 + "┘\n",
     "deep indentation": "```python\n" + "".join("    " * depth + "if x:\n" for depth in range(40)) + "```\n",
@@ -205,6 +241,14 @@ def test_ordered_repetition_is_shown_at_once_and_ends_with_the_order() -> None:
     assert endless.num_tokens < 130
 
 
+def test_an_order_for_words_covers_paragraphs_and_fences_too() -> None:
+    """Ten copies of a paragraph that was ordered ten times, with other words between, are no loop."""
+    text = "".join(f"{sentence(9, n)}\n\n{sentence(40, 3)}\n\n" for n in range(10))
+
+    assert first_loop(text, requested_repeats=10).verdict is None
+    assert first_loop(text).verdict is not None
+
+
 def test_a_schema_gives_repetition_more_room() -> None:
     """The same values are a loop in free text long before they are one under a schema."""
     values = '"the lamp is on", ' * 40
@@ -221,6 +265,44 @@ def test_suspicion_ends_when_the_run_breaks() -> None:
     assert verdicts[-1] == NO_SUSPICION
 
 
+def test_what_says_nothing_twice_is_never_held() -> None:
+    """Most text is such: it leaves token by token, as if nobody looked."""
+    assert set(replay(LoopGuard(), tokens(words(3000, 11)))) == {NO_SUSPICION}
+
+
+@pytest.mark.parametrize("name", ["like objects", "CSV", "log", "test table"])
+def test_rows_with_something_new_in_each_do_not_wait_for_the_end(name: str) -> None:
+    """What is the same in them is held back until the new part comes, and no longer."""
+    verdicts = replay(LoopGuard(), cut(LEGITIMATE[name]))
+    waits = [len(list(group)) for is_calm, group in groupby(verdicts, lambda v: v == NO_SUSPICION) if not is_calm]
+
+    assert max(waits, default=0) <= 40
+
+
+def test_sentences_that_differ_case_by_case_are_no_loop() -> None:
+    """An enumeration of all cases repeats its form, and no sentence of it."""
+    cases = [
+        f"If {a} is a liar and {b} is a liar and {c} is a truth-teller, then the statement of Ada would be true, "
+        "which is impossible for a liar."
+        for a in ("Bela", "Chen")
+        for b in ("Dora", "Emil")
+        for c in ("Farah", "Gita")
+    ]
+    assert first_loop("\n".join(cases)).verdict is None
+    assert first_loop("\n".join(cases[:1] * 8)).verdict is not None
+
+
+def test_a_run_knows_better_than_copies_where_a_loop_began() -> None:
+    """Where one sentence runs exactly, the copies around it decide that it is a loop, and the run where to cut."""
+    unit = "And so the river goes on to the sea. "
+    text = f"A river is long. {unit}" + "Nobody knows why. " + unit * 8
+    seen = first_loop(text)
+
+    assert seen.verdict is not None
+    assert seen.verdict.period == len(cut(" " + unit.strip()))
+    assert copies_shown(seen) <= 2
+
+
 def test_paragraphs_are_found_for_the_rewind() -> None:
     """The paragraph of any token can be asked for."""
     guard = LoopGuard()
@@ -232,6 +314,40 @@ def test_paragraphs_are_found_for_the_rewind() -> None:
 def real_loops() -> list[list[Piece]]:
     with REAL_LOOPS.open(encoding="utf-8") as lines:
         return [tokens(json.loads(line)["tokens"].split(SEPARATOR)) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def seen_of_real_loops() -> list[Seen]:
+    """What a client sees of each of the real answers."""
+    return [watch(LoopGuard(), loop) for loop in real_loops()]
+
+
+def test_nearly_all_real_loops_are_found(seen_of_real_loops: list[Seen]) -> None:
+    """Answers of a small model that looped, greedily and at T = 0.6, in prose, lists and verse."""
+    caught = [seen for seen in seen_of_real_loops if seen.verdict is not None]
+
+    assert len(seen_of_real_loops) >= 50
+    assert len(caught) >= 0.95 * len(seen_of_real_loops)
+    assert len([seen for seen in caught if seen.verdict and seen.verdict.kind is LoopKind.PARAPHRASE]) >= 10
+
+
+def test_of_a_real_loop_two_copies_are_shown(seen_of_real_loops: list[Seen]) -> None:
+    """Not a token of the third, but for digits: the numbers that count items may grow longer from copy to copy."""
+    periods = [seen for seen in seen_of_real_loops if seen.verdict and seen.verdict.period]
+
+    assert len(periods) >= 30
+    for seen in periods:
+        assert seen.verdict is not None
+        assert seen.num_shown == seen.verdict.hold_from
+        assert copies_shown(seen) <= 2 + 1 / (seen.verdict.period or 1)
+
+
+def test_of_a_real_loop_with_edits_little_is_shown(seen_of_real_loops: list[Seen]) -> None:
+    """Its unit has no length of its own; what follows the first copy is a paragraph at most."""
+    edited = [seen.verdict for seen in seen_of_real_loops if seen.verdict and not seen.verdict.period]
+
+    assert edited
+    assert all((verdict.hold_from or 0) - (verdict.onset or 0) <= 120 for verdict in edited)
 
 
 @settings(max_examples=300)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from specialists.engine.loop_novelty import SHINGLE_TOKENS, CopyLimits, ShingleNovelty
 
-LIMITS = CopyLimits(streak=4, window=20, share=0.8)
+LIMITS = CopyLimits(streak=4, window=20, share=0.8, calm_window=8, calm_share=0.5)
 UNIT = list(range(100, 130))
 
 
