@@ -9,23 +9,66 @@ from enum import StrEnum
 from msgspec import Struct
 
 
+class ToolCall(Struct, frozen=True):
+    """A function that the assistant called: `arguments` is a JSON object as text, `id` what the result refers to."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 class Message(Struct, frozen=True):
-    """One turn of a conversation. `content` is untrusted text: it is never parsed for special tokens."""
+    """One turn of a conversation. All of it is untrusted text, which is never parsed for special tokens.
+
+    `tool_calls` are the assistant's. In a message of role `tool`, `tool_name` is the function whose result this is and
+    `tool_call_id` the call it answers.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str = ""
+    tool_call_id: str = ""
+
+
+class Tool(Struct, frozen=True):
+    """A function that may be called. `parameters` is a JSON schema as text, of an object.
+
+    `strict`: its arguments match the schema even where the model itself decides to call it.
+    """
+
+    name: str
+    description: str
+    parameters: str
+    strict: bool = False
+
+
+class ToolChoice(StrEnum):
+    """Whether the answer is to be text or calls."""
+
+    AUTO = "auto"  # as the model sees fit
+    REQUIRED = "required"  # calls only
+
+
+class ToolUse(Struct, frozen=True, kw_only=True):
+    """The functions an answer may call. `parallel`: several in one answer; None leaves it to the model's format."""
+
+    tools: tuple[Tool, ...]
+    choice: ToolChoice = ToolChoice.AUTO
+    parallel: bool | None = None
 
 
 class ChatPrompt(Struct, frozen=True, tag="chat"):
     """A conversation, rendered by the model's own chat template with thinking off.
 
-    `assistant_prefill` is trusted text that begins the answer (the closed think block); `continuation` is
-    untrusted text of the answer that the client wants continued, placed after it.
+    `tool_use` is None where nothing may be called. `assistant_prefill` is trusted text that begins the answer (the
+    closed think block); `continuation` is untrusted text of the answer that is to be continued, placed after it.
     """
 
     messages: tuple[Message, ...]
     assistant_prefill: str = ""
     continuation: str = ""
+    tool_use: ToolUse | None = None
 
 
 class TextPrompt(Struct, frozen=True, tag="text"):
@@ -86,6 +129,17 @@ class LoopGuardParams(Struct, frozen=True, kw_only=True):
     rescue_tokens: int = 64
 
 
+class CallMarks(Struct, frozen=True):
+    """How a model writes a call into its answer: `opening`, up to `max_characters` on the same line, one of `closings`.
+
+    An opening before white space, or twice, opens nothing.
+    """
+
+    opening: str
+    closings: tuple[str, ...]
+    max_characters: int
+
+
 class GenerationRequest(Struct, frozen=True, kw_only=True):
     """One generation, complete: an engine needs nothing else to run it.
 
@@ -95,6 +149,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     `echo_logprobs` asks for the log-probabilities of the prompt's own tokens (evaluation harnesses do).
     Where nothing `is_streamed`, the text comes in one piece at the end, so that all of it can still be taken back.
     `specialist` is the tag that answers: an engine that can be several serves one at a time, and others' requests wait.
+    `priority` −10 to 10 decides who gets the next free place in an engine; more goes first.
+    `call_marks`, where given, end the generation at each complete call of the model's.
     """
 
     id: str
@@ -109,6 +165,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     loop_guard: LoopGuardParams = LoopGuardParams()
     is_streamed: bool = True
     specialist: str = ""
+    priority: int = 0
+    call_marks: CallMarks | None = None
 
 
 class FinishReason(StrEnum):
@@ -116,6 +174,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"  # end of turn, or a stop string
     LENGTH = "length"  # max_tokens or the context's edge
+    TOOL_CALLS = "tool_calls"  # it ends in calls; engines say `stop`, whoever reads the calls says this
 
 
 class TokenLogprob(Struct, frozen=True):
@@ -158,12 +217,16 @@ class LoopReport(Struct, frozen=True, kw_only=True):
 
 
 class Started(Struct, frozen=True, tag="started"):
-    """The prompt has been accepted and a Sequence assigned; computing it begins."""
+    """The prompt has been accepted and a Sequence assigned; computing it begins.
+
+    `tool_format` names the row of `tool_calls.formats` in which the model writes calls ("": it was offered no tools).
+    """
 
     prompt_tokens: int
     cached_tokens: int
     queue_seconds: float
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    tool_format: str = ""
 
 
 class Tokens(Struct, frozen=True, tag="tokens"):
@@ -178,11 +241,15 @@ class Tokens(Struct, frozen=True, tag="tokens"):
 
 
 class Finished(Struct, frozen=True, tag="finished"):
-    """The generation is complete; nothing follows. `loop` is None where no guard watched."""
+    """The generation is complete; nothing follows. `loop` is None where no guard watched.
+
+    `stop` is the stop string, or the closing of a call, that ended it; None where something else did.
+    """
 
     reason: FinishReason
     usage: Usage
     loop: LoopReport | None = None
+    stop: str | None = None
 
 
 GenerationEvent = Started | Tokens | Finished

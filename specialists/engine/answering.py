@@ -44,6 +44,7 @@ class Answering:
                 cached_tokens=sequence.num_cached,
                 queue_seconds=self._clock() - sequence.arrived,
                 prompt_logprobs=tuple(sequence.prompt_logprobs),
+                tool_format=sequence.tool_format,
             ),
         )
         if sequence.matcher is not None:
@@ -79,7 +80,7 @@ class Answering:
         matcher = sequence.matcher
         if matcher is not None and matcher.error is not None:
             message = f"The answer could not be kept to the JSON schema: {matcher.error[:300]}"
-            self.fail(sequence, InvalidSchema.code, message, "response_format")
+            self.fail(sequence, InvalidSchema.code, message, "tools" if sequence.tool_format else "response_format")
         elif matcher is not None and matcher.is_finished:
             self.finish(sequence, FinishReason.STOP)
 
@@ -106,7 +107,7 @@ class Answering:
         """End the answer; returns False, as nothing follows."""
         self._emit_text(sequence, text + sequence.text.flush())
         report = sequence.watch.report(sequence.num_generated) if sequence.watch is not None else None
-        self._emit_event(sequence, Finished(reason, sequence.usage, report))
+        self._emit_event(sequence, Finished(reason, sequence.usage, report, sequence.text.stopped_by))
         self._end(sequence)
         return False
 

@@ -20,12 +20,22 @@ from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 import jinja2
+import jinja2.nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from specialists.engine.llama import Vocabulary
+from specialists.engine.tool_prompt import (
+    SEAM,
+    Defuser,
+    folds_results,
+    message_objects,
+    plain_messages,
+    tool_objects,
+)
 from specialists.errors import RequestRejected, SpecialistUnavailable
-from specialists.request import ChatPrompt, Message, Prompt, TextPrompt, TokenPrompt
+from specialists.request import ChatPrompt, Message, Prompt, TextPrompt, TokenPrompt, Tool, ToolUse
+from specialists.tool_calls.formats import format_of
 
 RENDER_SECONDS = 2.0
 MAX_TEMPLATE_CHARS = 256 * 1024
@@ -66,7 +76,10 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 class ChatTemplate:
-    """One model's template, compiled. Raises SpecialistUnavailable when it does not compile or cannot render."""
+    """One model's template, compiled. Raises SpecialistUnavailable when it does not compile or cannot render.
+
+    `tool_format` is how its model writes calls: in the generic form where the template knows nothing of tools.
+    """
 
     def __init__(self, source: str, vocabulary: Vocabulary) -> None:
         if len(source) > MAX_TEMPLATE_CHARS:
@@ -79,13 +92,18 @@ class ChatTemplate:
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         try:
             with _time_limit(RENDER_SECONDS):
-                self._template = environment.from_string(source)
+                parsed = environment.parse(source)
+                self._template = environment.from_string(parsed)
         except (jinja2.TemplateError, TemplateFailed, RecursionError) as error:
             raise SpecialistUnavailable(f"the chat template does not compile: {error}") from error
         self._tokens = {
             "bos_token": vocabulary.text_of(vocabulary.bos),
             "eos_token": vocabulary.text_of(vocabulary.eos),
         }
+        self._defuser = Defuser(vocabulary.markup)
+        self._folds_results = folds_results(source)
+        reads_tools = any(name.name == "tools" for name in parsed.find_all(jinja2.nodes.Name))
+        self.tool_format = format_of(source, reads_tools=reads_tools)
 
     def check(self) -> None:
         """Render a trivial conversation, so that a template that cannot work is found at load."""
@@ -94,20 +112,23 @@ class ChatTemplate:
         except RequestRejected as error:
             raise SpecialistUnavailable(f"the chat template does not render: {error}") from error
 
-    def render(self, messages: Sequence[Message]) -> list[Segment]:
+    def render(self, messages: Sequence[Message], tool_use: ToolUse | None = None) -> list[Segment]:
         """Segments of the prompt for an answer to `messages`, thinking off. Raises RequestRejected."""
         mark = secrets.token_hex(8)
+        tools = tool_use.tools if tool_use is not None else ()
         variables = {
             **self._tokens,
-            "messages": [
-                {"role": message.role, "content": _enclose(message.content, index, mark)}
-                for index, message in enumerate(messages)
-            ],
+            "messages": message_objects(
+                messages,
+                lambda content, index: _enclose(content, index, mark),
+                self._defuser,
+                folds_results=self._folds_results,
+            ),
             "add_generation_prompt": True,
             "enable_thinking": False,
-            "tools": None,
+            "tools": tool_objects(tools, self._defuser) or None,
         }
-        limit = 4 * (sum(len(message.content) for message in messages) + MAX_TEMPLATE_CHARS)
+        limit = 4 * (_num_chars(messages, tools) + MAX_TEMPLATE_CHARS)
         try:
             with _time_limit(RENDER_SECONDS):
                 rendered = _bounded_join(self._template.generate(variables), limit)
@@ -118,6 +139,7 @@ class ChatTemplate:
             ArithmeticError,
             LookupError,
             TypeError,
+            ValueError,
         ) as error:
             raise RequestRejected(
                 f"The model's chat template refused these messages: {error}", param="messages"
@@ -142,12 +164,15 @@ def tokenize_prompt(prompt: Prompt, template: ChatTemplate, vocabulary: Vocabula
 
 
 def _tokenize_chat(prompt: ChatPrompt, template: ChatTemplate, vocabulary: Vocabulary) -> TokenizedPrompt:
-    segments = template.render(prompt.messages)
-    system_len = _system_prompt_segments(segments, prompt.messages)
+    messages, tool_use = prompt.messages, prompt.tool_use
+    if not template.tool_format.reads_tools:
+        messages, tool_use = plain_messages(messages, tool_use), None
+    segments = template.render(messages, tool_use)
+    system_len = _system_prompt_segments(segments, messages)
     history = _tokenize_segments(segments, vocabulary)
     if vocabulary.adds_bos and history[:1] != [vocabulary.bos]:
         history.insert(0, vocabulary.bos)
-    answer = [Segment(prompt.assistant_prefill, None), Segment(prompt.continuation, len(prompt.messages))]
+    answer = [Segment(prompt.assistant_prefill, None), Segment(prompt.continuation, len(messages))]
     tokens = history + _tokenize_segments(answer, vocabulary)
     boundaries = [len(history)]
     if system_len:
@@ -187,17 +212,14 @@ def _tokenize_segments(segments: Sequence[Segment], vocabulary: Vocabulary, *, o
     return tokens if open_ended else tokens + _tokenize_run("".join(run), vocabulary)
 
 
-_SEAM = "\ue0ff"  # private use; marks where a run must be tokenised in two parts
-
-
 def _defused(text: str, markup: re.Pattern[str]) -> str:
     """Untrusted text with a seam inside whatever spells a markup token, so that it stays the text it is."""
-    text = text.replace(_SEAM, "\ufffd")
-    return markup.sub(lambda match: match.group()[0] + _SEAM + match.group()[1:], text)
+    text = text.replace(SEAM, "\ufffd")
+    return markup.sub(lambda match: match.group()[0] + SEAM + match.group()[1:], text)
 
 
 def _tokenize_run(text: str, vocabulary: Vocabulary) -> list[int]:
-    return [token for part in text.split(_SEAM) if part for token in vocabulary.tokenize(part)]
+    return [token for part in text.split(SEAM) if part for token in vocabulary.tokenize(part)]
 
 
 def _enclose(content: str, index: int, mark: str) -> str:
@@ -219,6 +241,12 @@ def _split(rendered: str, mark: str) -> list[Segment]:
         elif part:
             segments.append(Segment(part, message))
     return segments
+
+
+def _num_chars(messages: Sequence[Message], tools: Sequence[Tool]) -> int:
+    said = sum(len(message.content) for message in messages)
+    called = sum(len(call.arguments) for message in messages for call in message.tool_calls)
+    return said + called + sum(len(tool.description) + len(tool.parameters) for tool in tools)
 
 
 def _bounded_join(chunks: Iterator[str], limit: int) -> str:

@@ -15,7 +15,8 @@ from specialists.request import GenerationRequest, LoopGuardMode, TokenLogprob, 
 class Sequence:
     """A request under way. `tokens` is prompt plus answer; the first `num_computed` of them are in the cache.
 
-    `owner` is the specialist whose weights make its cells; they are nonsense to any other.
+    `owner` is the specialist whose weights make its cells; they are nonsense to any other. `tool_format` names how it
+    writes calls, "" where it was offered no tools.
     `num_told` answer tokens have become text that left. `max_tokens` is the answer's bound after the context's edge
     has been taken into account. `arrived` is in seconds of the engine's clock. `slot` is None while it waits, also
     after it has been preempted. `watch` is None where no loop guard was asked for.
@@ -29,6 +30,7 @@ class Sequence:
     arrived: float
     seed: int
     owner: str = ""
+    tool_format: str = ""
     matcher: SchemaMatcher | None = None
     watch: LoopWatch | None = None
     tokens: list[int] = field(init=False)

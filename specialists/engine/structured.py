@@ -5,9 +5,7 @@ it is held to limits before it is compiled, and what cannot be enforced is refus
 The only module that imports `llguidance`.
 """
 
-import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import llguidance
 import llguidance.llamacpp
@@ -15,66 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specialists.engine.llama import Vocabulary
+from specialists.engine.tool_grammar import COMPILE_OPTIONS
 from specialists.errors import InvalidSchema
-
-MAX_SCHEMA_CHARS = 64 * 1024
-MAX_NODES = 2_000
-MAX_DEPTH = 32
-MAX_ENUM = 500
-MAX_REPEAT = 1_000
-MAX_PATTERN_CHARS = 512
-_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
-_COMPILE_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False}
-
-
-def check_schema(text: str) -> Any:
-    """The parsed schema, if it is within the limits. Raises InvalidSchema naming what is not."""
-    if len(text) > MAX_SCHEMA_CHARS:
-        raise InvalidSchema(f"The JSON schema has {len(text)} characters; at most {MAX_SCHEMA_CHARS} are accepted.")
-    try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidSchema(f"The JSON schema is not valid JSON: {error}") from error
-    if not isinstance(schema, dict | bool):
-        raise InvalidSchema("The JSON schema must be an object.")
-    for num_nodes, (node, depth) in enumerate(_walk(schema), 1):
-        if num_nodes > MAX_NODES:
-            raise InvalidSchema(f"The JSON schema has more than {MAX_NODES} parts.")
-        if depth > MAX_DEPTH:
-            raise InvalidSchema(f"The JSON schema is nested more than {MAX_DEPTH} levels deep.")
-        if isinstance(node, dict):
-            _check_node(node)
-    return schema
-
-
-def _walk(root: Any) -> Iterator[tuple[Any, int]]:
-    """Every part of a JSON value with its depth, without recursion."""
-    pending = [(root, 0)]
-    while pending:
-        node, depth = pending.pop()
-        yield node, depth
-        if isinstance(node, dict):
-            pending += [(child, depth + 1) for child in node.values()]
-        elif isinstance(node, list):
-            pending += [(child, depth + 1) for child in node]
-
-
-def _check_node(node: dict[str, Any]) -> None:
-    reference = node.get("$ref")
-    if isinstance(reference, str) and not reference.startswith("#"):
-        raise InvalidSchema(
-            f"The JSON schema refers to {reference[:100]!r}; only references within it (#…) are followed."
-        )
-    choices = node.get("enum")
-    if isinstance(choices, list) and len(choices) > MAX_ENUM:
-        raise InvalidSchema(f"An enum in the JSON schema has {len(choices)} values; at most {MAX_ENUM} are accepted.")
-    pattern = node.get("pattern")
-    if isinstance(pattern, str) and len(pattern) > MAX_PATTERN_CHARS:
-        raise InvalidSchema(f"A pattern in the JSON schema is longer than {MAX_PATTERN_CHARS} characters.")
-    for name in _COUNTS:
-        count = node.get(name)
-        if isinstance(count, int | float) and count > MAX_REPEAT:
-            raise InvalidSchema(f"{name} in the JSON schema is {count}; at most {MAX_REPEAT} is accepted.")
+from specialists.json_schema import check_schema
 
 
 class SchemaCompiler:
@@ -87,17 +28,28 @@ class SchemaCompiler:
     def compile(self, schema_text: str) -> "SchemaMatcher":
         """A fresh matcher. Raises InvalidSchema when the schema is beyond the limits or cannot be enforced."""
         schema = check_schema(schema_text)
+        try:
+            grammar = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=COMPILE_OPTIONS)
+        except ValueError as error:
+            raise InvalidSchema(f"The JSON schema cannot be used: {error}") from error
+        return self._matcher(grammar, "The JSON schema", "response_format")
+
+    def compile_calls(self, grammar: str) -> "SchemaMatcher":
+        """A fresh matcher for a grammar of `tool_grammar`. Raises InvalidSchema when it cannot be enforced."""
+        try:
+            compiled = llguidance.LLMatcher.grammar_from_lark(grammar)
+        except ValueError as error:
+            raise InvalidSchema(f"A function's parameters cannot be used: {error}", param="tools") from error
+        return self._matcher(compiled, "The schema of a function's parameters", "tools")
+
+    def _matcher(self, grammar: str, what: str, param: str) -> "SchemaMatcher":
         if self._tokenizer is None:
             self._tokenizer = llguidance.llamacpp.lltokenizer_from_vocab(
                 self._vocabulary.handle, eos_token=sorted(self._vocabulary.end_tokens)
             )
-        try:
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=_COMPILE_OPTIONS)
-        except ValueError as error:
-            raise InvalidSchema(f"The JSON schema cannot be used: {error}") from error
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
-            raise InvalidSchema(f"The JSON schema cannot be enforced: {matcher.get_error()[:500]}")
+            raise InvalidSchema(f"{what} cannot be enforced: {matcher.get_error()[:500]}", param=param)
         return SchemaMatcher(matcher)
 
 

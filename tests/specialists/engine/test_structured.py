@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from specialists.engine.llama import Model
-from specialists.engine.structured import SchemaCompiler, check_schema
+from specialists.engine.structured import SchemaCompiler
 from specialists.errors import InvalidSchema
+from specialists.json_schema import check_schema
 
 
 def nested(depth: int) -> dict[str, object]:
