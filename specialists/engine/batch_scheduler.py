@@ -10,6 +10,7 @@ from typing import NamedTuple
 from specialists.engine.sequence import Sequence
 
 SMALL_PENDING = 16  # a grammar's forced tokens ride along with generation
+SCORED_TOKENS = 64  # prompt tokens in one step whose logits are wanted; each takes a row of scratch, vocabulary wide
 
 
 class Chunk(NamedTuple):
@@ -48,7 +49,8 @@ def schedule(
 ) -> list[Chunk]:
     """Chunks for one step, generating Sequences first, prompts in order of arrival.
 
-    With `stop_at_boundaries` a prompt's chunk ends where a checkpoint is due.
+    With `stop_at_boundaries` a prompt's chunk ends where a checkpoint is due. Of prompts that are scored no more than
+    `SCORED_TOKENS` tokens are in one step, all of them together; each other chunk wants the logits of its last token.
     """
     ready = [sequence for sequence in running if not sequence.is_paused and sequence.num_pending > 0]
     generating = [
@@ -61,14 +63,17 @@ def schedule(
             chunks.append(Chunk(sequence, sequence.num_pending))
             room -= sequence.num_pending
     room = min(room, budget.tokens(somebody_generates=bool(generating)))
+    scored_room = SCORED_TOKENS
     for sequence in sorted(set(ready) - set(generating), key=lambda waiting: waiting.arrived):
-        if room == 0:
-            break
         count = min(sequence.num_pending, room)
+        if sequence.scores_prompt:
+            count = min(count, scored_room)
+            scored_room -= count
         if stop_at_boundaries:
             count = min(count, _to_next_boundary(sequence))
-        chunks.append(Chunk(sequence, count))
-        room -= count
+        if count > 0:
+            chunks.append(Chunk(sequence, count))
+            room -= count
     return chunks
 
 

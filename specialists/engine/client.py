@@ -26,10 +26,8 @@ from specialists.engine.messages import (
     FrameChecked,
     FromEngine,
     Heartbeat,
-    Load,
     LoadFailed,
     LoadProgress,
-    Member,
     Morph,
     Morphed,
     MorphRefused,
@@ -42,8 +40,10 @@ from specialists.engine.messages import (
     decode_from_engine,
     encode_frame,
 )
-from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus, FamilyMember, FrameReport, MorphReport
+from specialists.engine.order import load_order
+from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus, FrameReport, MorphReport
 from specialists.errors import (
+    LoadKilled,
     LoadTimeout,
     ModelTooLarge,
     MorphFailed,
@@ -92,11 +92,10 @@ class EngineClient:
 
     async def load(self, on_progress: Callable[[float], None], *, serving: str = "") -> EngineInfo:
         """See `protocol.Engine.load`."""
-        family = self._spec.family
-        serving = (serving or family[0].name) if family else ""
+        order = load_order(self._spec, serving=serving)
         try:
             reader = await self._start_process()
-            self._send(self._load_order(serving))
+            self._send(order)
             ready = await self._await_ready(reader, on_progress)
         except BaseException:
             await self.close()
@@ -109,7 +108,7 @@ class EngineClient:
             trained_context_tokens=ready.trained_context_tokens,
             load_seconds=ready.load_seconds,
             pid=self._process.pid,
-            serving=serving,
+            serving=order.serving,
             why_fixed=ready.why_fixed,
         )
 
@@ -182,20 +181,6 @@ class EngineClient:
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=MAX_FRAME_BYTES)
         return reader
 
-    def _load_order(self, serving: str) -> Load:
-        spec = self._spec
-        return Load(
-            model_path=str(spec.model_path),
-            adapter_path=str(spec.adapter_path) if spec.adapter_path else None,
-            gpu_layers=spec.gpu_layers,
-            context_tokens=spec.context_tokens,
-            parallel=spec.parallel,
-            threads=spec.threads or len(os.sched_getaffinity(0)),
-            family=tuple(_as_message(member) for member in spec.family),
-            serving=serving,
-            parking_bytes=spec.parking_bytes,
-        )
-
     async def _await_ready(self, reader: asyncio.StreamReader, on_progress: Callable[[float], None]) -> Ready:
         while True:
             try:
@@ -222,7 +207,7 @@ class EngineClient:
         code = await self._process.wait()
         name = self._spec.model_path.name
         if code == -signal.SIGKILL:
-            return ModelTooLarge(f"The system killed the engine while it loaded {name}; memory probably ran out.")
+            return LoadKilled(f"The system killed the engine while it loaded {name}; memory probably ran out.")
         return WorkerLost(f"The engine ended (exit code {code}) while it loaded {name}.")
 
     def _kill(self) -> None:
@@ -330,11 +315,6 @@ class EngineClient:
         self._questions.fail_all(self._failure)
         for stream in self._streams.values():
             stream.fail(self._failure)
-
-
-def _as_message(member: FamilyMember) -> Member:
-    paths = (member.mask_path, member.model_path)
-    return Member(member.name, *(str(path) if path is not None else None for path in paths))
 
 
 async def _receive(reader: asyncio.StreamReader) -> list[FromEngine] | None:

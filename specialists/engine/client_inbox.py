@@ -87,7 +87,7 @@ def error_of(code: str, text: str, param: str | None) -> SpecialistError:
         case ContextOverflow.code:
             return ContextOverflow(text, param=param)
         case InvalidSchema.code:
-            return InvalidSchema(text)
+            return InvalidSchema(text, param=param)
         case RequestRejected.code:
             return RequestRejected(text, param=param)
         case _:

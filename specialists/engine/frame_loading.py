@@ -47,6 +47,7 @@ def load_frame(
     name: str,
     *,
     gpu_layers: int,
+    cpu_expert_layers: int = 0,
     on_progress: Callable[[float], None] = lambda _share: None,
     log: LlamaLog,
     clock: Callable[[], float],
@@ -65,12 +66,26 @@ def load_frame(
         raise SpecialistUnavailable(f"{name}: its experts cannot be read: {error}") from error
     plan = family.plan(name)
     if streams if streams is not None else can_open():
-        model = Model.load_plan(plan, name=name, gpu_layers=gpu_layers, on_progress=on_progress, log=log)
+        model = Model.load_plan(
+            plan,
+            name=name,
+            gpu_layers=gpu_layers,
+            cpu_expert_layers=cpu_expert_layers,
+            on_progress=on_progress,
+            log=log,
+        )
         return _stream_loaded(model, files, family, name, finders)
     with tempfile.TemporaryDirectory(prefix="coe-trunk-", dir=scratch) as folder:
         trunk = Path(folder) / "trunk.gguf"
         write_trunk(plan, trunk, expert_names(family))
-        model = Model.load(trunk, gpu_layers=gpu_layers, is_writable=True, on_progress=on_progress, log=log)
+        model = Model.load(
+            trunk,
+            gpu_layers=gpu_layers,
+            cpu_expert_layers=cpu_expert_layers,
+            is_writable=True,
+            on_progress=on_progress,
+            log=log,
+        )
     return _trunk_loaded(model, files, family, name, finders, clock)
 
 

@@ -12,17 +12,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from specialists.engine.chat_template import ChatTemplate
 from specialists.engine.engine import Engine
-from specialists.engine.frame_loading import LoadedFrame, load_frame
 from specialists.engine.frame_service import FrameService
 from specialists.engine.kv_cache import KVCache
-from specialists.engine.llama import ContextParams, LlamaLog, Model, Vocabulary, computes_on_gpu
+from specialists.engine.llama import LlamaLog, Vocabulary, computes_on_gpu
+from specialists.engine.loading import context_params, load_weights, read_family
 from specialists.engine.messages import (
     HEADER,
     MAX_FRAME_BYTES,
@@ -49,14 +48,10 @@ from specialists.engine.parking import ParkingLot
 from specialists.engine.preparation import Preparation
 from specialists.engine.sequence import Sequence
 from specialists.errors import ModelTooLarge, RequestRejected, SpecialistUnavailable
-from specialists.expert_mask import MaskError
-from specialists.family import Family, read_masked_family, read_standalone_family
-from specialists.gguf_cursor import GgufError
 from specialists.reasoning import REASONING_MARKERS
-from specialists.tensor_digests import DigestError
+from specialists.tool_calls.formats import ToolFormat
 
 HEARTBEAT_SECONDS = 0.5
-BATCH_TOKENS = 512
 CPU_TEXT_INTERVAL_SECONDS = 0.05  # 20 updates a second read as continuous
 FALLBACK_TEMPLATE = (  # for base models, whose files carry no template
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant: "
@@ -119,22 +114,14 @@ class _Parts(NamedTuple):
 
 def _load(order: Load, connection: Connection, log: Callable[[str], None], clock: Callable[[], float]) -> _Parts:
     started = clock()
-    family = _read_family(order)
-    loaded = _load_weights(order, family, connection, LlamaLog(log), clock)
+    family = read_family(order)
+    report = _thinned(lambda share: connection.send(LoadProgress(share)))
+    loaded = load_weights(order, family, on_progress=report, log=LlamaLog(log), clock=clock)
     model = loaded.model
     vocabulary = model.vocabulary
     template = ChatTemplate(model.chat_template() or FALLBACK_TEMPLATE, vocabulary)
     template.check()
-    params = ContextParams(
-        num_cells=order.context_tokens * order.parallel,
-        max_sequences=order.parallel,
-        # In a pool every token attends over everybody's cells, masked: on a CPU 13 % slower with eight short
-        # conversations. With sliding windows few layers do, and the pool holds more conversations.
-        unified=model.window_tokens > 0 or computes_on_gpu(order.gpu_layers),
-        batch_tokens=BATCH_TOKENS,
-        threads=order.threads,
-    )
-    context = model.new_context(params)
+    context = model.new_context(context_params(order, window_tokens=model.window_tokens))
     cache = KVCache(context, window_tokens=model.window_tokens, is_recurrent=model.is_recurrent)
     lot = ParkingLot(max_bytes=order.parking_bytes)
     outbox = Outbox(text_interval_seconds=0.0 if computes_on_gpu(order.gpu_layers) else CPU_TEXT_INTERVAL_SECONDS)
@@ -144,7 +131,7 @@ def _load(order: Load, connection: Connection, log: Callable[[str], None], clock
         cache,
         emit=outbox.put,
         clock=clock,
-        visible_markup=_reasoning_tokens(vocabulary),
+        visible_markup=_visible_tokens(vocabulary, template.tool_format),
         serving=order.serving,
         lot=lot if order.parking_bytes else None,
     )
@@ -162,36 +149,13 @@ def _load(order: Load, connection: Connection, log: Callable[[str], None], clock
     return _Parts(engine, preparation, outbox, FrameService(loaded.frame, family, clock=clock), lot)
 
 
-def _read_family(order: Load) -> Family | None:
-    masks = {member.name: Path(member.mask_path) for member in order.family if member.mask_path is not None}
-    files = {member.name: Path(member.model_path) for member in order.family if member.model_path is not None}
-    try:
-        if masks:
-            return read_masked_family(Path(order.model_path), masks)
-        return read_standalone_family(files) if files else None
-    except (GgufError, MaskError, DigestError, OSError) as error:
-        raise SpecialistUnavailable(f"{order.serving} cannot be loaded as one of its family: {error}") from error
-
-
 def _names(order: Load) -> list[str]:
     return [member.name for member in order.family]
 
 
-def _load_weights(
-    order: Load, family: Family | None, connection: Connection, log: LlamaLog, clock: Callable[[], float]
-) -> LoadedFrame:
-    report = _thinned(lambda share: connection.send(LoadProgress(share)))
-    if family is not None:
-        return load_frame(family, order.serving, gpu_layers=order.gpu_layers, on_progress=report, log=log, clock=clock)
-    adapter_path = Path(order.adapter_path) if order.adapter_path else None
-    path = Path(order.model_path)
-    model = Model.load(path, gpu_layers=order.gpu_layers, adapter_path=adapter_path, on_progress=report, log=log)
-    return LoadedFrame(model, None)
-
-
-def _reasoning_tokens(vocabulary: Vocabulary) -> frozenset[int]:
-    """Markup tokens that must stay visible in the text, so that reasoning can be told from the answer."""
-    markers = [marker for pair in REASONING_MARKERS for marker in pair]
+def _visible_tokens(vocabulary: Vocabulary, tool_format: ToolFormat) -> frozenset[int]:
+    """Markup tokens that must stay visible in the text, so that reasoning and calls can be told from the answer."""
+    markers = [*(marker for pair in REASONING_MARKERS for marker in pair), *tool_format.markers]
     return frozenset(token for text, token in vocabulary.markup.items() if any(text in marker for marker in markers))
 
 

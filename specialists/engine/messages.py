@@ -30,7 +30,7 @@ class Member(Struct, frozen=True):
 class Load(Struct, frozen=True, tag="load", kw_only=True):
     """Load a model; always the first message. Sizes are in tokens.
 
-    Of a `family`, `serving` is the member to begin with.
+    Of a `family`, `serving` is the member to begin with. What there is beside that is as in `protocol.EngineSpec`.
     """
 
     model_path: str
@@ -42,6 +42,7 @@ class Load(Struct, frozen=True, tag="load", kw_only=True):
     family: tuple[Member, ...] = ()
     serving: str = ""
     parking_bytes: int = 0
+    cpu_expert_layers: int = 0
 
 
 class Submit(Struct, frozen=True, tag="submit"):
@@ -155,6 +156,31 @@ class FrameChecked(Struct, frozen=True, tag="frame_checked"):
 
 
 FromEngine = LoadProgress | Ready | LoadFailed | Event | Failed | Heartbeat | Morphed | MorphRefused | FrameChecked
+
+# ── a dry run's answer ───────────────────────────────────────────────────────
+
+
+class PlannedBuffer(Struct, frozen=True, kw_only=True):
+    """Bytes in one kind of buffer; `is_host` where it is ordinary RAM."""
+
+    name: str
+    is_host: bool
+    weights_bytes: int
+    cache_bytes: int
+    compute_bytes: int
+
+
+class DryRun(Struct, frozen=True, tag="dry_run", kw_only=True):
+    """What an engine would allocate. `output_bytes` of RAM hold the logits that are handed out."""
+
+    buffers: tuple[PlannedBuffer, ...]
+    output_bytes: int
+    vocabulary_size: int
+
+
+class DryRunFailed(Struct, frozen=True, tag="dry_run_failed"):
+    reason: str
+
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine = msgspec.msgpack.Decoder(list[ToEngine])

@@ -13,10 +13,20 @@ from specialists.engine.loop_request import requested_repeats
 from specialists.engine.loop_watch import LoopWatch
 from specialists.engine.sampler import build_chain
 from specialists.engine.sequence import Sequence
-from specialists.engine.structured import SchemaCompiler
+from specialists.engine.structured import SchemaCompiler, SchemaMatcher
 from specialists.engine.text import TextStream
-from specialists.errors import ContextOverflow, RequestRejected
-from specialists.request import ChatPrompt, GenerationRequest, LoopGuardMode, Prompt, TextPrompt, TokenPrompt
+from specialists.engine.tool_grammar import is_enforced, tool_grammar
+from specialists.errors import ContextOverflow, InvalidSchema, RequestRejected
+from specialists.request import (
+    ChatPrompt,
+    GenerationRequest,
+    LoopGuardMode,
+    Prompt,
+    TextPrompt,
+    TokenPrompt,
+    ToolChoice,
+    ToolUse,
+)
 
 
 class Preparation:
@@ -60,17 +70,41 @@ class Preparation:
             request=request,
             prompt=prompt,
             sampler=build_chain(params, self._vocabulary, seed=seed, history=history),
-            text=TextStream(request.stop),
+            text=TextStream(self._stops(request), request.call_marks),
             max_tokens=max_tokens,
             arrived=self._clock(),
             seed=seed,
             owner=request.specialist if self._members else "",
-            matcher=self._schemas.compile(request.json_schema) if request.json_schema is not None else None,
+            matcher=self._matcher(request),
             watch=_loop_watch(request),
+            tool_format=self._template.tool_format.name if _tool_use(request) is not None else "",
         )
         if sequence.watch is not None and sequence.watch.is_whole:
             sequence.text.hold()
         return sequence
+
+    def _matcher(self, request: GenerationRequest) -> SchemaMatcher | None:
+        """The grammar that shapes the answer, if one does."""
+        tool_use, form = _tool_use(request), self._template.tool_format
+        if tool_use is None:
+            return self._schemas.compile(request.json_schema) if request.json_schema is not None else None
+        if not is_enforced(tool_use, form) and request.json_schema is None:
+            return None
+        markup = self._vocabulary.markup
+        try:
+            return self._schemas.compile_calls(tool_grammar(tool_use, form, markup, answer_schema=request.json_schema))
+        except InvalidSchema:
+            if tool_use.choice is ToolChoice.REQUIRED:
+                raise
+        # The model may call with what it likes unless the function is strict, so a schema too hard is no obstacle.
+        lenient = tool_grammar(tool_use, form, markup, answer_schema=request.json_schema, is_lenient=True)
+        return self._schemas.compile_calls(lenient)
+
+    def _stops(self, request: GenerationRequest) -> tuple[str, ...]:
+        """Where only one call is wanted and no grammar says so, the end of the first ends the answer."""
+        tool_use, form = _tool_use(request), self._template.tool_format
+        is_single = tool_use is not None and tool_use.parallel is False and bool(form.closing)
+        return (*request.stop, form.closing) if is_single else request.stop
 
     def _refuse_hopeless(self, request: GenerationRequest) -> None:
         """Refuse a prompt by its bytes alone where no tokenisation could make it fit: tokenising costs time."""
@@ -79,12 +113,21 @@ class Preparation:
             raise ContextOverflow.of(prompt_tokens=least, context_tokens=request.context_tokens)
 
 
+def _tool_use(request: GenerationRequest) -> ToolUse | None:
+    return request.prompt.tool_use if isinstance(request.prompt, ChatPrompt) else None
+
+
+def _must_call(request: GenerationRequest) -> bool:
+    tool_use = _tool_use(request)
+    return tool_use is not None and tool_use.choice is ToolChoice.REQUIRED
+
+
 def _loop_watch(request: GenerationRequest) -> LoopWatch | None:
     mode = request.loop_guard.mode
     if mode is LoopGuardMode.OFF:
         return None
     guard = LoopGuard(
-        is_constrained=request.json_schema is not None,
+        is_constrained=request.json_schema is not None or _must_call(request),
         requested_repeats=requested_repeats(_last_words(request.prompt)),
     )
     is_rescued = mode is LoopGuardMode.RESCUE

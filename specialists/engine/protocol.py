@@ -30,9 +30,11 @@ class EngineSpec:
     """What to load and how; specialists with equal specs share one engine.
 
     `context_tokens` is per conversation; the cache holds `context_tokens * parallel` tokens in all. `gpu_layers` −1
-    means all that the device takes. With a `family` the engine is a frame that serves one of its members at a time;
+    means all that the device takes; of those on it, the first `cpu_expert_layers` layers have their experts in RAM all
+    the same. With a `family` the engine is a frame that serves one of its members at a time;
     `model_path` is then their parent, or the first member's own file. `parking_bytes` is how much host memory it may
-    take for conversations that had to leave the cache.
+    take for conversations that had to leave the cache. `replica` numbers equal frames of one family, which are loaded
+    beside each other.
     """
 
     model_path: Path
@@ -43,6 +45,8 @@ class EngineSpec:
     threads: int | None = None
     family: tuple[FamilyMember, ...] = ()
     parking_bytes: int = 0
+    cpu_expert_layers: int = 0
+    replica: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

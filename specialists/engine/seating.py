@@ -15,6 +15,7 @@ from specialists.engine.prefix_cache import Reuse, Slot, common_prefix_len, leas
 from specialists.engine.sequence import Sequence
 
 WORTH_WAITING_TOKENS = 64  # a prefix this long, being computed by somebody else, is waited for and shared
+HEAD_START_SECONDS = 5.0  # one step of priority counts as if the request had come this much earlier
 WORTH_PARKING_TOKENS = 32  # fewer are computed again sooner than they are copied
 
 
@@ -47,7 +48,7 @@ class Seating:
         return [sequence for sequence in (*self.running, *self.waiting) if sequence.id == id]
 
     def admit(self) -> list[Sequence]:
-        """Give idle slots to waiting Sequences, oldest first; returns those that now run."""
+        """Give idle slots to waiting Sequences as `_turn` has it; returns those that now run."""
         self._num_rounds += 1
         admitted: list[Sequence] = []
         while (sequence := self._next_to_seat()) is not None and (self._has_idle_slot() or self.preempt_suspended()):
@@ -60,7 +61,7 @@ class Seating:
         return admitted
 
     def _next_to_seat(self) -> Sequence | None:
-        served = (waiting for waiting in self.waiting if waiting.owner == self.serving)
+        served = sorted((waiting for waiting in self.waiting if waiting.owner == self.serving), key=_turn)
         return next((waiting for waiting in served if not self._should_wait_to_share(waiting)), None)
 
     def _has_idle_slot(self) -> bool:
@@ -199,3 +200,11 @@ class Seating:
     def _empty(self, slot: Slot) -> None:
         self._cache.drop(slot.id)
         slot.forget()
+
+
+def _turn(sequence: Sequence) -> tuple[bool, float]:
+    """Who has begun to answer and had to leave comes first, then whoever came first; priority is a head start.
+
+    So nobody waits for ever: a request of lower priority goes before all that come later than the difference.
+    """
+    return not sequence.is_started, sequence.arrived - HEAD_START_SECONDS * sequence.request.priority

@@ -1,8 +1,11 @@
-"""How much memory a loaded engine takes, worked out from its GGUF header alone.
+"""How much memory a loaded engine takes: the sum, and a formula for it from a GGUF header alone.
+
+Exact numbers come from llama.cpp's own dry run, which is not known here; the formula is for where there is none, says
+so in its sum, and leans upwards.
 
     weights    the tensors as they lie in the file (and the LoRA adapter's file)
     KV cache   per layer: cells × (key width + value width) × 2 bytes (f16)
-    compute    llama.cpp's scratch for one batch, an upper estimate (see `_compute_bytes`)
+    compute    llama.cpp's scratch for one batch, an upper estimate (see `_compute_bytes`), and rows of logits
     process    interpreter and libraries, and the vocabulary's tables (llama.cpp's, and those for JSON schemas)
 
 The KV cache follows llama.cpp's own rules, to the byte: grouped-query attention stores only the KV heads, layers
@@ -14,13 +17,15 @@ The process's share lies in RAM; on a GPU, where it does not, it stands for the 
 each process) that no header tells, together with the budget's margin.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Final
 
 from specialists.engine.protocol import EngineSpec
 from specialists.gguf_file import GgufHeader
 
 _BATCH_TOKENS: Final = 512  # tokens computed at a time, the engine's and llama.cpp's default
+_SCORED_TOKENS: Final = 64  # of which this many, and one for each conversation, may want logits
 _CELL_PADDING: Final = 256
 _F16_BYTES: Final = 2
 _F32_BYTES: Final = 4
@@ -50,9 +55,21 @@ _SHARED_KV_LAYERS: Final = {"gemma3n": 15}  # 20 of its 35 layers keep keys and 
 _WINDOW_IS_IGNORED: Final = ("phi3",)  # llama.cpp gives these full attention whatever the file says
 
 
+class Basis(StrEnum):
+    """Where a footprint's numbers come from."""
+
+    FORMULA = "formula"  # all from the header
+    PLANNED = "planned"  # llama.cpp's dry run, but for the process
+    MEASURED = "measured"  # the dry run, and the process as an earlier engine's was
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """Bytes an engine holds once loaded. `full_cells` and `sliding_cells` are the two caches' sizes in tokens."""
+    """Bytes an engine holds once loaded. `full_cells` and `sliding_cells` are the two caches' sizes in tokens.
+
+    `device_bytes` are those of weights, caches and compute that lie in GPUs' memory; None where no GPU is used, and
+    the whole sum is of RAM. `parking_bytes` are the most that parked conversations take in RAM, beside the sum.
+    """
 
     weights_bytes: int
     full_cache_bytes: int
@@ -61,6 +78,9 @@ class Footprint:
     process_bytes: int
     full_cells: int
     sliding_cells: int
+    device_bytes: int | None = None
+    parking_bytes: int = 0
+    basis: Basis = Basis.FORMULA
 
     @property
     def kv_cache_bytes(self) -> int:
@@ -70,6 +90,19 @@ class Footprint:
     def total_bytes(self) -> int:
         return self.weights_bytes + self.kv_cache_bytes + self.compute_bytes + self.process_bytes
 
+    @property
+    def charged_bytes(self) -> int:
+        """What counts against the budget: of an engine that is partly on a GPU only that part, and the driver's.
+
+        One that uses no GPU counts in full, also where the budget is a GPU's: nothing else bounds it.
+        """
+        return self.device_bytes + self.process_bytes if self.device_bytes else self.total_bytes
+
+    @property
+    def ram_bytes(self) -> int:
+        """What of weights, caches and compute lies in RAM."""
+        return self.total_bytes - self.process_bytes - (self.device_bytes or 0)
+
     def explain(self) -> str:
         """The sum in one line, in MiB."""
         caches = [f"{_mib(self.full_cache_bytes)} KV cache of {self.full_cells} tokens"]
@@ -77,7 +110,24 @@ class Footprint:
             caches.append(f"{_mib(self.sliding_cache_bytes)} sliding-window KV cache of {self.sliding_cells} tokens")
         rest = [f"{_mib(self.compute_bytes)} compute", f"{_mib(self.process_bytes)} process"]
         terms = [f"{_mib(self.weights_bytes)} weights", *caches, *rest]
-        return f"{' + '.join(terms)} = {_mib(self.total_bytes)}"
+        how = " (by formula, leaning upwards)" if self.basis is Basis.FORMULA else ""
+        where = f", of which {_mib(self.charged_bytes)} on the GPU" if self.device_bytes else ""
+        return f"{' + '.join(terms)} = {_mib(self.total_bytes)}{where}{how}"
+
+    def planned(
+        self, *, weights_bytes: int, cache_bytes: int, compute_bytes: int, device_bytes: int | None
+    ) -> "Footprint":
+        """The same engine with llama.cpp's numbers; the caches' sum is split as the formula splits it."""
+        sliding_bytes = min(self.sliding_cache_bytes, cache_bytes)
+        return replace(
+            self,
+            weights_bytes=weights_bytes,
+            full_cache_bytes=cache_bytes - sliding_bytes,
+            sliding_cache_bytes=sliding_bytes,
+            compute_bytes=compute_bytes,
+            device_bytes=device_bytes,
+            basis=Basis.PLANNED,
+        )
 
 
 def estimate_footprint(header: GgufHeader, spec: EngineSpec, *, weights_bytes: int | None = None) -> Footprint:
@@ -91,13 +141,14 @@ def estimate_footprint(header: GgufHeader, spec: EngineSpec, *, weights_bytes: i
     full = sum(width for width, slides in layers.stored if not slides)
     sliding = sum(width for width, slides in layers.stored if slides)
     return Footprint(
-        weights_bytes=(header.tensor_bytes if weights_bytes is None else weights_bytes) + _adapter_bytes(spec),
+        weights_bytes=(header.tensor_bytes if weights_bytes is None else weights_bytes) + adapter_bytes(spec),
         full_cache_bytes=full_cells * full * _F16_BYTES,
         sliding_cache_bytes=sliding_cells * sliding * _F16_BYTES,
         compute_bytes=_compute_bytes(header, layers, spec.parallel, full_cells, sliding_cells if sliding else 0),
         process_bytes=_PROCESS_BYTES + _vocabulary_size(header) * _BYTES_PER_TOKEN,
         full_cells=full_cells,
         sliding_cells=sliding_cells if sliding else 0,
+        parking_bytes=spec.parking_bytes,
     )
 
 
@@ -164,13 +215,14 @@ def _compute_bytes(header: GgufHeader, layers: _Layers, parallel: int, full_cell
     """An upper estimate of the scratch llama.cpp reserves for one batch of 512 tokens.
 
     Its allocator reuses memory from step to step, so the reservation is the larger of two moments: the last one,
-    when the logits of the whole batch stand beside a few rows of activations, and the widest moment inside a layer,
+    when the logits that are wanted stand beside a few rows of activations, and the widest moment inside a layer,
     when the attention masks (f16, a row of cells for each token) stand beside either the queries, keys and values or
     the feed-forward's gate, up and product. The factors are fitted to what llama.cpp reports and lean upwards.
     The host's copy of one row of logits for each sequence comes on top.
     """
     width = header.integer("embedding_length") or 0
-    logits = (_vocabulary_size(header) + 4 * width) * _F32_BYTES * _BATCH_TOKENS
+    outputs = min(_SCORED_TOKENS + parallel, _BATCH_TOKENS)
+    logits = _vocabulary_size(header) * _F32_BYTES * outputs + 4 * width * _F32_BYTES * _BATCH_TOKENS
     experts_used = header.integer("expert_used_count") or 0
     expert_width = header.integer("expert_feed_forward_length") or 0
     kv_width = max((stored for stored, _ in layers.stored), default=0)
@@ -188,18 +240,19 @@ def _vocabulary_size(header: GgufHeader) -> int:
     return header.num_items("tokenizer.ggml.tokens") or header.integer("vocab_size") or 0
 
 
-def _adapter_bytes(spec: EngineSpec) -> int:
-    if spec.adapter_path is None:
-        return 0
-    try:
-        return spec.adapter_path.stat().st_size
-    except OSError:  # it is missing, and the load will say so
-        return 0
-
-
 def _pad(cells: int) -> int:
     return -(-cells // _CELL_PADDING) * _CELL_PADDING
 
 
 def _mib(num_bytes: int) -> str:
     return f"{num_bytes / _MIB:,.1f} MiB"
+
+
+def adapter_bytes(spec: EngineSpec) -> int:
+    """A LoRA adapter's weights: its file's size. 0 without one."""
+    if spec.adapter_path is None:
+        return 0
+    try:
+        return spec.adapter_path.stat().st_size
+    except OSError:  # it is missing, and the load will say so
+        return 0

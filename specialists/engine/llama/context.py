@@ -27,12 +27,15 @@ class ContextParams:
     """Sizes of a context, in tokens.
 
     `unified`: one pool of `num_cells` for all `max_sequences` Sequences; otherwise each has its own equal part.
+    `max_outputs` is how many tokens of one decode may want logits (0: all of a batch). Scratch is reserved for their
+    logits, of a large vocabulary half a gibibyte for 512 tokens, and llama.cpp ends the process when more want them.
     """
 
     num_cells: int
     max_sequences: int
     unified: bool = True
     batch_tokens: int = 512
+    max_outputs: int = 0
     threads: int
 
 

@@ -9,6 +9,7 @@ import llama_cpp
 
 from specialists.engine.llama.context import Context, ContextParams
 from specialists.engine.llama.graph_hook import GraphHook
+from specialists.engine.llama.offload import keep_experts_in_ram
 from specialists.engine.llama.virtual_file import VirtualFile
 from specialists.engine.llama.vocabulary import Vocabulary
 from specialists.errors import ModelTooLarge, SpecialistUnavailable
@@ -57,16 +58,19 @@ class Model:
         path: Path,
         *,
         gpu_layers: int,
+        cpu_expert_layers: int = 0,
         adapter_path: Path | None = None,
         is_writable: bool = False,
+        is_dry: bool = False,
         on_progress: OnProgress = lambda _share: None,
         log: LlamaLog,
     ) -> Self:
         """Load a GGUF. Raises SpecialistUnavailable or ModelTooLarge with llama.cpp's own reason.
 
         With `is_writable` the weights are read into memory of their own, not mapped, so that parts can be rewritten.
+        With `is_dry` there is no memory for them at all: such a model, and its contexts, can only say their sizes.
         """
-        params = _load_params(gpu_layers, on_progress)
+        params = load_params(gpu_layers, on_progress, cpu_expert_layers=cpu_expert_layers, is_dry=is_dry)
         if is_writable:
             params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
@@ -87,14 +91,16 @@ class Model:
         *,
         name: str,
         gpu_layers: int,
+        cpu_expert_layers: int = 0,
+        is_dry: bool = False,
         on_progress: OnProgress = lambda _share: None,
         log: LlamaLog,
     ) -> Self:
         """Load a GGUF that is only planned, where `virtual_file.can_open`; its weights are writable.
 
-        `name` stands for it in errors, which are those of `load`.
+        `name` stands for it in errors, which are those of `load`, as is `is_dry`.
         """
-        params = _load_params(gpu_layers, on_progress)
+        params = load_params(gpu_layers, on_progress, cpu_expert_layers=cpu_expert_layers, is_dry=is_dry)
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         try:
             with VirtualFile(plan) as file:
@@ -114,6 +120,7 @@ class Model:
         native.n_batch = params.batch_tokens
         native.n_ubatch = params.batch_tokens
         native.n_seq_max = params.max_sequences
+        native.n_outputs_max = params.max_outputs
         native.n_threads = native.n_threads_batch = params.threads
         native.kv_unified = params.unified
         native.swa_full = False
@@ -150,7 +157,11 @@ def computes_on_gpu(gpu_layers: int) -> bool:
     return gpu_layers != 0 and bool(llama_cpp.llama_supports_gpu_offload())
 
 
-def _load_params(gpu_layers: int, on_progress: OnProgress) -> Any:
+def load_params(
+    gpu_layers: int, on_progress: OnProgress, *, cpu_expert_layers: int = 0, is_dry: bool = False
+) -> llama_cpp.llama_model_params:
+    """llama.cpp's own structure of what `Model.load` is told; it keeps alive all that it points to."""
+
     def report(share: float, _user_data: object) -> bool:
         on_progress(share)
         return True
@@ -159,7 +170,12 @@ def _load_params(gpu_layers: int, on_progress: OnProgress) -> Any:
     params.n_gpu_layers = gpu_layers
     # Repacked CPU weights cannot be rewritten in parts, and the AMX path crashes on some shapes (SmolLM2 Q4_1).
     params.use_extra_bufts = False
-    params.progress_callback = llama_cpp.llama_progress_callback(report)  # the structure keeps it alive
+    params.progress_callback = llama_cpp.llama_progress_callback(report)
+    if cpu_expert_layers > 0:
+        keep_experts_in_ram(params, cpu_expert_layers)
+    if is_dry:
+        params.no_alloc = True
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE  # a dry run that would map the file ends the process
     return params
 
 

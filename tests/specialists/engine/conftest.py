@@ -62,8 +62,14 @@ NewContext = Callable[..., Context]
 def new_context(model: Model) -> Iterator[NewContext]:
     contexts: list[Context] = []
 
-    def make(*, num_cells: int = 1024, max_sequences: int = 4, batch_tokens: int = 64) -> Context:
-        params = ContextParams(num_cells=num_cells, max_sequences=max_sequences, batch_tokens=batch_tokens, threads=1)
+    def make(*, num_cells: int = 1024, max_sequences: int = 4, batch_tokens: int = 64, max_outputs: int = 0) -> Context:
+        params = ContextParams(
+            num_cells=num_cells,
+            max_sequences=max_sequences,
+            batch_tokens=batch_tokens,
+            max_outputs=max_outputs,
+            threads=1,
+        )
         contexts.append(model.new_context(params))
         return contexts[-1]
 

@@ -6,7 +6,7 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specialists.engine.batch_scheduler import PrefillBudget, schedule
+from specialists.engine.batch_scheduler import SCORED_TOKENS, PrefillBudget, schedule
 from specialists.engine.chat_template import TokenizedPrompt
 from specialists.engine.sequence import Sequence
 
@@ -19,6 +19,7 @@ class Pending:
     is_prefilling: bool
     arrived: float
     is_paused: bool = False
+    scores_prompt: bool = False
     num_computed: int = 0
     prompt: TokenizedPrompt = field(default_factory=lambda: TokenizedPrompt(()))
 
@@ -89,3 +90,18 @@ def test_the_budget_follows_the_measured_speed() -> None:
         budget.observe(100, 1.0)
     assert budget.tokens(somebody_generates=True) == 32
     assert budget.tokens(somebody_generates=False) == 512
+
+
+@given(st.lists(st.tuples(st.integers(1, 900), st.booleans()), max_size=12))
+def test_no_more_prompt_tokens_are_scored_than_have_a_row(prompts: list[tuple[int, bool]]) -> None:
+    """Scored prompts share `SCORED_TOKENS` rows of logits in a step, and somebody always advances."""
+    sequences = [
+        pending(num_pending=count, is_prefilling=True, arrived=float(number), scores_prompt=scores)
+        for number, (count, scores) in enumerate(prompts)
+    ]
+    chunks = schedule(sequences, batch_tokens=256, budget=slow_budget(), stop_at_boundaries=False)
+    scored = [chunk.num_tokens for chunk in chunks if chunk.sequence.scores_prompt]
+
+    assert sum(scored) <= SCORED_TOKENS
+    assert all(chunk.num_tokens > 0 for chunk in chunks)
+    assert bool(chunks) is bool(prompts)

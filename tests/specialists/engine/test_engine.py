@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from specialists.engine.batch_scheduler import SCORED_TOKENS
 from specialists.engine.llama import Batch, Context, DecodeFailed
 from specialists.errors import ContextOverflow, RequestRejected
 from specialists.request import FinishReason, SamplingParams, TokenPrompt
-from tests.specialists.engine.conftest import NewBench, NewContext, chat, compute, text_request
+from tests.specialists.engine.conftest import NewBench, NewContext, Result, chat, compute, text_request
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 6
 
@@ -193,6 +194,29 @@ def test_prompt_logprobs_are_those_of_computing_the_prompt_token_by_token(
         logits = compute(new_context(max_sequences=1), 0, tokens[:position]).astype(np.float64)
         expected = logits[tokens[position]] - logits.max() - np.log(np.exp(logits - logits.max()).sum())
         assert scored[position].logprob == pytest.approx(expected, abs=1e-3)
+
+
+def test_few_rows_of_logits_are_enough_for_prompts_that_are_scored(new_bench: NewBench) -> None:
+    """With no more rows than a step may want, long scored prompts beside a generation give what they give with all.
+
+    llama.cpp would end the process at the first row too many.
+    """
+    requests = [
+        text_request("first", LONG[:150], max_tokens=1, logprobs=0, echo_logprobs=True),
+        text_request("second", LONG[20:170], max_tokens=1, logprobs=0, echo_logprobs=True),
+        text_request("plain", "moon", max_tokens=12),
+    ]
+    many = new_bench(batch_tokens=256, max_sequences=3).run(*requests)
+    few = new_bench(batch_tokens=256, max_sequences=3, max_outputs=3 + SCORED_TOKENS).run(*requests)
+
+    def scores(result: Result) -> list[float]:
+        assert result.started is not None
+        return [each.logprob or 0.0 for each in result.started.prompt_logprobs]
+
+    assert [len(scores(result)) for result in few] == [150, 150, 0]
+    for expected, found in zip(many, few, strict=True):
+        assert scores(found) == pytest.approx(scores(expected), abs=1e-3)
+    assert [result.text for result in few] == [result.text for result in many]
 
 
 def test_a_schema_is_enforced_token_by_token(new_bench: NewBench) -> None:
