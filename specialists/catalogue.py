@@ -26,7 +26,7 @@ from specialists.errors import CatalogueError, UnknownSpecialist
 from specialists.expert_mask import MaskError
 from specialists.family import Parent, identify, read_mask_for
 from specialists.gguf_file import GgufError, GgufHeader, read_header
-from specialists.manifest import LoopGuardRules, SpecialistManifest
+from specialists.manifest import KnowledgeRules, LoopGuardRules, SpecialistManifest
 from specialists.request import LoopGuardParams, Message, SamplingParams
 from specialists.sharing import kin_of, share_engines
 from specialists.tensor_digests import DigestError, read_table
@@ -238,6 +238,7 @@ def _manifest(
             context_tokens=context_tokens,
             parallel=entry.parallel or _DEFAULT_PARALLEL,
             gpu_layers=gpu_layers,
+            cpu_expert_layers=entry.cpu_expert_layers,
             adapter_path=adapter.path if adapter else None,
             threads=parameters.num_thread,
         ),
@@ -249,8 +250,11 @@ def _manifest(
         examples=tuple(Message(turn.role, turn.content) for turn in modelfile.messages),
         stop=parameters.stop,
         pin=entry.pin,
-        keep_alive_seconds=None if entry.keep_alive is None or entry.keep_alive < 0 else entry.keep_alive,
+        preload=entry.preload,
+        keep_alive_seconds=entry.keep_alive,
         loop_guard=_loop_guard(entry.loop_guard),
+        calculator=entry.calculator,
+        knowledge=_knowledge(entry),
         unavailable=weights.unavailable or (adapter.unavailable if adapter else None),
         notes=_notes(entry, modelfile, context_tokens),
     )
@@ -273,6 +277,11 @@ def _loop_guard(table: LoopGuardTable) -> LoopGuardRules:
         clients_may_choose=table.clients_may_choose,
         fallback=table.fallback,
     )
+
+
+def _knowledge(entry: SpecialistTable) -> KnowledgeRules | None:
+    table = entry.knowledge
+    return None if table is None else KnowledgeRules(index=entry.tag, passages=table.passages, tokens=table.tokens)
 
 
 def _context_tokens(entry: SpecialistTable, modelfile: Modelfile, weights: _Weights) -> int:

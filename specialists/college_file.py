@@ -92,6 +92,22 @@ def _loop_guard(value: object) -> object:
     return value
 
 
+class KnowledgeTable(_Table):
+    """`knowledge` in full: how much of the specialist's index goes into a prompt at most. `tokens` are the model's."""
+
+    passages: int = Field(default=5, ge=1, le=50)
+    tokens: int = Field(default=600, ge=50, le=1_000_000)
+
+
+def _knowledge(value: object) -> object:
+    """`true` stands for a table with nothing in it, `false` for none."""
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is not None and not isinstance(value, dict):
+        raise ValueError("true or false is expected, or a table with passages and tokens")
+    return value
+
+
 class SpecialistTable(_Table):
     """One [[specialist]]. `context` is in tokens, `keep_alive` in seconds (negative: for ever).
 
@@ -107,9 +123,13 @@ class SpecialistTable(_Table):
     context: int | None = Field(default=None, ge=1, le=16_777_216)
     parallel: int | None = Field(default=None, ge=1, le=256)
     gpu_layers: int | None = Field(default=None, ge=-1, le=999)
+    cpu_expert_layers: int = Field(default=0, ge=0, le=999)
     pin: bool = False
+    preload: bool = False
     keep_alive: Annotated[float | None, BeforeValidator(parse_keep_alive)] = None
     loop_guard: Annotated[LoopGuardTable, BeforeValidator(_loop_guard)] = LoopGuardTable()
+    calculator: bool = False
+    knowledge: Annotated[KnowledgeTable | None, BeforeValidator(_knowledge)] = None
 
 
 class CollegeFile(_Table):
@@ -204,6 +224,8 @@ def _explain(detail: Any, tables: dict[str, Any]) -> str:
         location = location[2:]
         if location[0] == "loop_guard" and len(location) > 1:
             table = LoopGuardTable
+        elif location[0] == "knowledge" and len(location) > 1:
+            table = KnowledgeTable
     elif location[0] == "college" and len(location) > 1:
         table = CollegeTable
         where, location = "[college]: ", location[1:]

@@ -8,6 +8,7 @@
     ├── UnknownSpecialist        no such tag
     ├── SpecialistUnavailable    known, but cannot be served: file missing or corrupt, or it crashed too often
     │   └── ModelTooLarge        its footprint exceeds the whole memory budget
+    │       └── LoadKilled       the system killed its engine while it was loading
     ├── QueueFull                too many requests are waiting already
     ├── LoadTimeout              a load made no progress for too long
     ├── WorkerLost               the engine process died
@@ -19,6 +20,7 @@
 `retry_after_seconds` is set where trying again later can help; where it is None, trying again is pointless.
 """
 
+import math
 from typing import Self
 
 
@@ -27,6 +29,12 @@ class SpecialistError(Exception):
 
     code = "internal_error"
     retry_after_seconds: int | None = None
+
+    def retry_after(self, seconds: float) -> Self:
+        """This error, with a better guess than its kind's of when to try again; permanent ones stay permanent."""
+        if self.retry_after_seconds is not None:
+            self.retry_after_seconds = max(1, math.ceil(seconds))
+        return self
 
 
 class CatalogueError(SpecialistError):
@@ -61,8 +69,8 @@ class ContextOverflow(RequestRejected):
 class InvalidSchema(RequestRejected):
     code = "invalid_json_schema"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, param="response_format")
+    def __init__(self, message: str, *, param: str | None = "response_format") -> None:
+        super().__init__(message, param=param)
 
 
 class UnknownSpecialist(SpecialistError):
@@ -75,6 +83,10 @@ class SpecialistUnavailable(SpecialistError):
 
 class ModelTooLarge(SpecialistUnavailable):
     code = "model_too_large"
+
+
+class LoadKilled(ModelTooLarge):
+    """Most likely memory ran out, though the plan had room; somebody may also have killed it by hand."""
 
 
 class QueueFull(SpecialistError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from specialists.expert_mask import ExpertMask, MaskError, read_mask
-from specialists.expert_slicing import plan_slots
+from specialists.expert_slicing import check_uniform, plan_slots
 from specialists.expert_slots import Slots, arrange_family
 from specialists.gguf_file import GgufHeader, TensorInfo, read_header
 from specialists.gguf_fingerprint import fingerprint
@@ -50,9 +50,14 @@ class Family:
 
 
 def masked_family(parent: MoeLayout, masks: Mapping[str, ExpertMask]) -> Family:
-    """Specialists cut from one parent. Raises MaskError when a mask does not fit it, or they differ in K."""
+    """Specialists cut from one parent. Raises MaskError when a mask does not fit it, or they differ in K.
+
+    Raises MoeError when a mask takes more from one of the parent's expert groups than from another: the gate, which
+    finds groups by their places, would take strangers for members.
+    """
     for name, mask in masks.items():
         mask.check_fits(num_experts=parent.num_experts, layers=parent.blocks)
+        check_uniform(parent, mask.kept)
         _refuse_other_size(name, mask, next(iter(masks.values())))
     arranged = arrange_family([mask.kept for mask in masks.values()], num_groups=parent.num_groups)
     return Family(layouts=(parent,), members=MappingProxyType(dict(zip(masks, arranged, strict=True))))
@@ -83,14 +88,18 @@ def identify(header: GgufHeader) -> Parent:
 
 
 def read_mask_for(parent: Parent, path: Path) -> ExpertMask:
-    """A mask that one K can be cut by, made for this parent. Raises MaskError, naming the file and the mend."""
+    """A mask that one K can be cut by, made for this parent. Raises MaskError, naming the file and the mend.
+
+    With groups of experts (DeepSeek), K / groups has to be kept of each.
+    """
     num_experts = parent.layout.num_experts
     mask = read_mask(path, num_experts=num_experts)
     try:
         mask.check_fits(num_experts=num_experts, layers=parent.layout.blocks, parent=parent.fingerprint)
         if not mask.is_uniform:
             raise MaskError("layers keep different numbers of experts, and a frame has one; make a mask with one K.")
-    except MaskError as error:
+        check_uniform(parent.layout, mask.kept)
+    except (MaskError, MoeError) as error:
         raise MaskError(f"{path.name}: {error}") from error
     return mask
 

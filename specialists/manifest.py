@@ -21,14 +21,26 @@ class LoopGuardRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KnowledgeRules:
+    """What is looked up for a specialist's answers: at most so many `passages` of together `tokens`, from the index
+    that was made for the specialist `index`."""
+
+    index: str
+    passages: int = 5
+    tokens: int = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialistManifest:
     """One specialist of a college, resolved from `college.toml` and its Modelfile.
 
     `context_tokens` bounds one conversation, `max_tokens` its answer (Modelfile `num_ctx`, `num_predict`).
-    `examples` are the Modelfile's MESSAGE turns, shown to the model before the conversation.
-    `keep_alive_seconds` None means: stay until the room is needed. `unavailable` says why this specialist
-    cannot be served at all (its file is missing or corrupt); None when it can. `notes` are sentences for the operator:
-    what was asked for and could not be had as it was, with the mend after the last semicolon.
+    `examples` are the Modelfile's MESSAGE turns, shown to the model before the conversation. `pin` keeps its engine in
+    memory from the start on, `preload` only loads it then. `keep_alive_seconds` None means: stay until the room is
+    needed; negative: stay once it is loaded. `unavailable` says why this specialist cannot be served at all (its file
+    is missing or corrupt); None when it can. With a `calculator` what it wants to compute is computed for it;
+    `knowledge` None means that nothing is looked up. `notes` are sentences for the operator: what was asked for and
+    could not be had as it was, with the mend after the last semicolon.
     """
 
     tag: str
@@ -41,7 +53,10 @@ class SpecialistManifest:
     examples: tuple[Message, ...] = ()
     stop: tuple[str, ...] = field(default=())
     pin: bool = False
+    preload: bool = False
     keep_alive_seconds: float | None = None
     loop_guard: LoopGuardRules = field(default_factory=LoopGuardRules)
+    calculator: bool = False
+    knowledge: KnowledgeRules | None = None
     unavailable: str | None = None
     notes: tuple[str, ...] = ()

@@ -40,7 +40,7 @@ def share_engines(specialists: Sequence[tuple[SpecialistManifest, Hashable]]) ->
 def _group(spec: EngineSpec, kin: Hashable) -> Hashable:
     adapter = spec.adapter_path.resolve() if spec.adapter_path else None
     weights = spec.model_path.resolve() if kin is None else kin
-    return (weights, adapter, spec.gpu_layers)
+    return (weights, adapter, spec.gpu_layers, spec.cpu_expert_layers)
 
 
 def _shared(specs: Sequence[EngineSpec]) -> EngineSpec:

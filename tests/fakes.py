@@ -123,13 +123,15 @@ class Script:
 class LoadPlan:
     """What one load does: report each share of `progress`, await `gate`, then fail with `error` or succeed.
 
-    `error=WorkerLost(…)` stands for a process that dies while loading. `close_gate` holds `close` back.
+    `error=WorkerLost(…)` stands for a process that dies while loading. `close_gate` holds `close` back. `why_fixed`
+    makes it a frame that can become nobody else.
     """
 
     progress: Sequence[float] = (1.0,)
     gate: asyncio.Event | None = None
     error: Exception | None = None
     close_gate: asyncio.Event | None = None
+    why_fixed: str | None = None
 
 
 class FakeEngine:
@@ -189,6 +191,7 @@ class FakeEngine:
             load_seconds=0.0,
             pid=4242,
             serving=serving,
+            why_fixed=self.load_plan.why_fixed,
         )
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:

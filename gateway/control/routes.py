@@ -7,6 +7,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
+from gateway.control.frames import SlotTables
 from gateway.control.schemas import ClassifyBody, classification_object
 from gateway.errors import JSONReply
 from gateway.limits import parse_json
@@ -21,18 +22,20 @@ MAX_DECISIONS = 100
 def control_routes(services: Services) -> APIRouter:
     """The routes under /coe that need the key, if there is one."""
     routes = APIRouter(prefix="/coe")
+    slots = SlotTables()
 
     @routes.get("/status")
     async def status() -> Response:
         """The college, the pool and the work at hand."""
-        catalogue = services.catalogue
+        catalogue, pool = services.catalogue, services.pool.status()
         said: dict[str, Any] = {
             "college": catalogue.name,
             "default": catalogue.default,
             "draining": services.lifecycle.is_draining,
             "in_flight": services.lifecycle.num_in_flight,
             "notes": {tag: list(each.notes) for tag, each in catalogue.specialists.items() if each.notes},
-            "pool": msgspec.to_builtins(services.pool.status(), enc_hook=str, str_keys=True),
+            "pool": msgspec.to_builtins(pool, enc_hook=str, str_keys=True),
+            "frames": [await slots.of(engine) for engine in pool.engines if engine.serving],
             "loops": services.loops.rates(),
         }
         return JSONReply(said)

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Self
 import msgspec
 from pydantic import Field, model_validator
 
-from gateway.openai.schemas import MAX_MESSAGES, ChatMessage, ConversationId, Strict, UserName
+from gateway.openai.schemas import MAX_MESSAGES, ChatMessage, ConversationId, UserName
+from gateway.openai.strict import Strict
 from gateway.request import ConversationThread
 from specialists.request import Message
 from supervisor.decisions import Decision
@@ -13,6 +14,7 @@ from supervisor.decisions import Decision
 MAX_DECISION_ID_CHARACTERS = 64
 MAX_DOMAIN_CHARACTERS = 64
 MAX_LESSON_CHARACTERS = 16_384
+MAX_CHECKED_SLOTS = 1024  # of a frame: one slot of a large parent is some 3 MB, and nothing is decoded meanwhile
 
 
 class ClassifyBody(Strict):
@@ -44,6 +46,13 @@ class FeedbackBody(Strict):
     decision_id: Annotated[str, Field(min_length=1, max_length=MAX_DECISION_ID_CHARACTERS)]
     domain: Annotated[str, Field(min_length=1, max_length=MAX_DOMAIN_CHARACTERS)]
     text: Annotated[str, Field(min_length=1, max_length=MAX_LESSON_CHARACTERS)] | None = None
+
+
+class CheckBody(Strict):
+    """How many slots of each frame to compare, and which random sample of them."""
+
+    slots: Annotated[int, Field(ge=1, le=MAX_CHECKED_SLOTS)] = 64
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 class PinBody(Strict):

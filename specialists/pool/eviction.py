@@ -1,15 +1,21 @@
-"""Which engines leave so that another fits: a pure function of who is resident, the budget and the time.
+"""Which engines leave so that another fits: a pure function of who is resident, the budget, the time and their worth.
 
-Knows nothing of queues, tasks or engines; it may not even log. Bytes are planned footprints, seconds are monotonic.
+What an eviction costs is the load that it makes necessary again, if anybody asks: the seconds that the engine's own
+load took, times the probability that it is asked for soon (`reuse`). Of engines with equal costs the one used least
+recently leaves. Knows nothing of queues, tasks or engines; it may not even log. Bytes are planned footprints, seconds
+are monotonic.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from specialists.engine.protocol import EngineSpec
 from specialists.errors import ModelTooLarge
 from specialists.pool.budget import format_bytes
+
+Worth = Callable[["Resident"], float]
+"""The probability that an engine is asked for soon."""
 
 
 class EngineState(StrEnum):
@@ -26,17 +32,20 @@ class Resident:
 
     `leases` are the waiters it was granted to. `last_used` is when it was last granted or given back;
     `protected_until` ends its minimum residency. `keep_alive_seconds` follows the latest grant: None stays until
-    the room is needed, negative counts as pinned.
+    the room is needed, negative counts as pinned. `load_seconds` is how long its load took, 0 until it has ended.
     """
 
     spec: EngineSpec
     footprint_bytes: int
     last_used: float
     state: EngineState = EngineState.LOADING
+    load_started: float = 0.0
+    load_seconds: float = 0.0
+    unload_started: float = 0.0
     protected_until: float = 0.0
     leases: set[int] = field(default_factory=set)
     is_pinned: bool = False
-    is_leaving: bool = False  # an operator asked for it to go as soon as nobody uses it
+    leaving: str | None = None  # why it is to go as soon as nobody uses it
     keep_alive_seconds: float | None = None
 
     @property
@@ -62,32 +71,63 @@ class Resident:
         return self.keep_alive_seconds if self.expires_at is None else max(0.0, self.expires_at - now)
 
 
+def eviction_cost(resident: Resident, likelihood: float) -> float:
+    """The seconds of loading that evicting it is expected to cost, if it is asked for soon with this `likelihood`."""
+    return resident.load_seconds * likelihood
+
+
 def evictions_for(
-    needed_bytes: int, residents: Collection[Resident], budget_bytes: int, now: float
+    needed_bytes: int,
+    residents: Collection[Resident],
+    budget_bytes: int,
+    now: float,
+    worth: Worth = lambda resident: 0.0,
 ) -> list[EngineSpec] | None:
-    """The idle engines to unload so that `needed_bytes` fit, least recently used first; None when they do not suffice.
+    """The idle engines to unload so that `needed_bytes` fit, at the least cost; None when they do not suffice.
 
     What is unloading already counts as room. Never an engine that is busy, loading, pinned or inside its minimum
-    residency. No engine is evicted that could have stayed.
+    residency. No engine is evicted that could have stayed. The cheapest for each byte leave first, unless a single one
+    that suffices costs less: at most twice the least cost possible (greedy covering).
     """
-    idle = [resident for resident in residents if resident.is_idle and not resident.stays]
+    permitted = [
+        resident
+        for resident in residents
+        if resident.is_idle and not resident.stays and now >= resident.protected_until
+    ]
+    costs = {resident.spec: eviction_cost(resident, worth(resident)) for resident in permitted}
     candidates = sorted(
-        (resident for resident in idle if now >= resident.protected_until), key=lambda resident: resident.last_used
+        permitted,
+        key=lambda resident: (costs[resident.spec] / max(1, resident.footprint_bytes), resident.last_used),
     )
-    return _first_that_suffice(candidates, needed_bytes - room_to_come(residents, budget_bytes))
+    shortfall_bytes = needed_bytes - room_to_come(residents, budget_bytes)
+    several = _first_that_suffice(candidates, shortfall_bytes)
+    if not several:
+        return several
+    alone = [[resident.spec] for resident in candidates if resident.footprint_bytes >= shortfall_bytes]
+    return min([several, *alone], key=lambda specs: _total(costs, specs))
 
 
 def evictions_for_aged(
-    needed_bytes: int, residents: Collection[Resident], budget_bytes: int, preferred: Collection[EngineSpec] = ()
+    needed_bytes: int,
+    residents: Collection[Resident],
+    budget_bytes: int,
+    preferred: Collection[EngineSpec] = (),
+    worth: Worth = lambda resident: 0.0,
 ) -> list[EngineSpec] | None:
     """As `evictions_for`, for a waiter that has waited too long: minimum residency is over, busy engines count too.
 
     A busy engine in the answer is to be given to nobody else and unloaded once it is idle. Those in `preferred` come
-    first, so that a choice once made stands while they drain; then idle ones, then the least recently used.
+    first, so that a choice once made stands while they drain; then idle ones, then the cheapest.
     """
     ready = [resident for resident in residents if resident.state is EngineState.READY and not resident.stays]
     candidates = sorted(
-        ready, key=lambda resident: (resident.spec not in preferred, not resident.is_idle, resident.last_used)
+        ready,
+        key=lambda resident: (
+            resident.spec not in preferred,
+            not resident.is_idle,
+            eviction_cost(resident, worth(resident)),
+            resident.last_used,
+        ),
     )
     return _first_that_suffice(candidates, needed_bytes - room_to_come(residents, budget_bytes))
 
@@ -130,3 +170,7 @@ def _first_that_suffice(candidates: list[Resident], shortfall_bytes: int) -> lis
             chosen.remove(resident)
             shortfall_bytes += resident.footprint_bytes
     return [resident.spec for resident in chosen]
+
+
+def _total(costs: Mapping[EngineSpec, float], specs: Collection[EngineSpec]) -> float:
+    return sum(costs[spec] for spec in specs)

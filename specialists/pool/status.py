@@ -1,6 +1,7 @@
 """What the pool says of itself: snapshots for people, metrics and the dashboard."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from specialists.engine.protocol import EngineSpec, EngineStatus
 from specialists.pool.eviction import EngineState
@@ -11,7 +12,8 @@ class EngineReport:
     """One engine that takes room. `progress` of its load in [0, 1]; `activity` is None unless it is ready.
 
     `expires_in_seconds` is how long it stays if nobody asks again: the whole keep-alive while it is busy, None when it
-    stays until the room is needed.
+    stays until the room is needed. Of a family, `serving` is whose experts are in the slots, `waiting_turns` how many
+    answers of the others wait for their turn, and `why_fixed` why the frame can become nobody else, None where it can.
     """
 
     spec: EngineSpec
@@ -24,6 +26,9 @@ class EngineReport:
     expires_in_seconds: float | None
     activity: EngineStatus | None
     serving: str = ""
+    waiting_turns: Mapping[str, int] = field(default_factory=dict)
+    contended_share: float = 0.0
+    why_fixed: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +41,20 @@ class MorphRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SwapRecord:
+    """A swap of either `kind`: a morph moved `num_bytes`, a load brought an engine of so many into memory."""
+
+    kind: str
+    name: str
+    num_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStatus:
     """A snapshot; `waiting` counts every request in the queue, also for engines that are not in memory.
 
-    `morphs` are the last ones, the latest at the end.
+    `queue` is that number by engine. `swaps` are the last ones, the latest at the end, and `morphs` those of them.
     """
 
     budget_bytes: int
@@ -47,3 +62,5 @@ class PoolStatus:
     engines: tuple[EngineReport, ...]
     waiting: int
     morphs: tuple[MorphRecord, ...] = ()
+    swaps: tuple[SwapRecord, ...] = ()
+    queue: Mapping[str, int] = field(default_factory=dict)

@@ -6,68 +6,26 @@ back into the scheduler. A waiter is a number its owner chose; it ends once: gra
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from specialists.engine.protocol import EngineSpec
-from specialists.errors import QueueFull, ShuttingDown, SpecialistError, WorkerLost
+from specialists.errors import LoadKilled, ModelTooLarge, QueueFull, ShuttingDown, SpecialistError, WorkerLost
 from specialists.pool.eviction import (
     EngineState,
     Resident,
     evictions_for,
     evictions_for_aged,
     oversize,
+    room_to_come,
 )
-from specialists.pool.turns import TurnPolicy
-from specialists.pool.worker import CrashLedger, CrashPolicy
+from specialists.pool.forecast import Forecast, forecasts, retry_after_seconds
+from specialists.pool.pace import Pace
+from specialists.pool.reuse import Arrivals
+from specialists.pool.settings import PoolSettings
+from specialists.pool.waiting import Effects, Queue, Waiter
+from specialists.pool.worker import CrashLedger
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSettings:
-    """How patient the pool is.
-
-    `load_attempts` loads may die before those who wait are told. After a request failed because its engine was lost,
-    the pool waits up to `loss_settles_seconds` for the engine's end to show. `turns` is how specialists share a frame.
-    """
-
-    max_wait_seconds: float = 30.0
-    min_residency_seconds: float = 2.0
-    max_queue: int = 512
-    load_attempts: int = 2
-    loss_settles_seconds: float = 1.0
-    crashes: CrashPolicy = field(default_factory=CrashPolicy)
-    turns: TurnPolicy = field(default_factory=TurnPolicy)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiter:
-    """One request in the queue; `since` is when it came, in monotonic seconds."""
-
-    id: int
-    spec: EngineSpec
-    footprint_bytes: int
-    since: float
-    pin: bool
-    keep_alive_seconds: float | None
-
-
-class Effects(Protocol):
-    """What the scheduler can make happen. Slow ones only start; their end comes back as an event."""
-
-    def start_load(self, spec: EngineSpec) -> None:
-        """Ends with on_load_done or on_load_failed, unless it is cancelled."""
-
-    def cancel_load(self, spec: EngineSpec) -> None:
-        """Ends with on_unloaded."""
-
-    def start_unload(self, spec: EngineSpec, reason: str) -> None:
-        """Close the engine; `reason` is evicted, idle, crashed or closed. Ends with on_unloaded."""
-
-    def grant(self, waiter: int) -> bool:
-        """Hand the engine over; False when the waiter has gone meanwhile, which then counts as never granted."""
-
-    def refuse(self, waiter: int, error: SpecialistError) -> None: ...
+__all__ = ["Effects", "PoolSettings", "SwapScheduler", "Waiter"]
 
 
 class SwapScheduler:
@@ -76,9 +34,9 @@ class SwapScheduler:
     After each event, in this order:
       1. who waits for a ready engine is granted it, in order of arrival, unless it drains for an aged waiter;
       2. who waits for an engine that cannot be loaded (too large, crashed too often) is refused;
-      3. who waits for an absent engine claims room, in order of arrival: free room is loaded into, else the least
-         recently used idle engines leave; a claim that cannot be met ends the round, so nobody overtakes it; once
-         its waiter is older than `max_wait_seconds`, busy engines drain for it as well;
+      3. who waits for an absent engine claims room, in order of arrival: free room is loaded into, else the idle
+         engines leave that cost least to load again; a claim that cannot be met ends the round, so nobody overtakes
+         it; once its waiter is older than `max_wait_seconds`, busy engines drain for it as well;
       4. engines that stopped draining are granted again;
       5. engines idle for longer than their keep-alive leave.
     """
@@ -90,9 +48,13 @@ class SwapScheduler:
         self._clock = clock
         self._effects = effects
         self._settings = settings if settings is not None else PoolSettings()
-        self._waiting: dict[int, Waiter] = {}  # in order of arrival
+        self._waiting = Queue()
         self._residents: dict[EngineSpec, Resident] = {}
         self._lessors: dict[int, Resident] = {}  # whose engine a granted waiter uses: that very one, not its successor
+        self._granted_at: dict[int, float] = {}
+        self._arrivals: Arrivals[EngineSpec] = Arrivals()
+        self._pace = Pace()
+        self._scarce: dict[EngineSpec, int] = {}  # the room that is cleared for a load that ran out of memory
         self._crashes = CrashLedger(self._settings.crashes, self._settings.load_attempts)
         self._draining: set[EngineSpec] = set()
         self._is_closing = False
@@ -111,25 +73,32 @@ class SwapScheduler:
     ) -> None:
         """A request wants `spec`. It is granted, queued or refused; never granted past somebody who waited too long."""
         now = self._clock()
+        self._arrivals.note(spec, now)
         self._settle()  # first let the time that has passed take effect
         if (error := self._objection(spec, footprint_bytes, now)) is not None:
             self._effects.refuse(waiter, error)
             return
-        self._waiting[waiter] = Waiter(
-            id=waiter,
-            spec=spec,
-            footprint_bytes=footprint_bytes,
-            since=now,
-            pin=pin,
-            keep_alive_seconds=keep_alive_seconds,
+        self._waiting.add(
+            Waiter(
+                id=waiter,
+                spec=spec,
+                footprint_bytes=footprint_bytes,
+                since=now,
+                pin=pin,
+                keep_alive_seconds=keep_alive_seconds,
+            )
         )
         self._settle()
 
     def on_cancel(self, waiter: int) -> None:
         """A waiter left the queue. A load that nobody waits for any more is cancelled."""
-        left = self._waiting.pop(waiter, None)
+        left = self._waiting.remove(waiter)
         if left is not None:
-            self._cancel_unwanted_load(left.spec)
+            if not self._waiting.of(left.spec):
+                self._scarce.pop(left.spec, None)
+                resident = self._residents.get(left.spec)
+                if resident is not None and resident.state is EngineState.LOADING:
+                    self._cancel_load(resident)
             self._settle()
 
     def on_release(self, waiter: int) -> None:
@@ -138,7 +107,8 @@ class SwapScheduler:
         if lessor is None:
             return
         lessor.leases.discard(waiter)
-        lessor.last_used = self._clock()
+        lessor.last_used = now = self._clock()
+        self._pace.note_lease(now - self._granted_at.pop(waiter))
         if lessor.state is EngineState.READY:
             self._crashes.served(lessor.spec)
         self._settle()
@@ -149,19 +119,28 @@ class SwapScheduler:
         resident = self._residents[spec]
         if resident.state is not EngineState.LOADING:
             return  # cancelled just as it finished; its unload is on the way
-        resident.state = EngineState.READY
-        resident.protected_until = self._clock() + self._settings.min_residency_seconds
+        now = self._clock()
+        resident.state, resident.load_seconds = EngineState.READY, now - resident.load_started
+        resident.protected_until = now + self._settings.residency_after(resident.load_seconds)
+        self._pace.note_load(spec, resident.load_seconds, resident.footprint_bytes)
+        self._scarce.pop(spec, None)
         self._crashes.load_settled(spec)
         self._settle()
 
     def on_load_failed(self, spec: EngineSpec, error: SpecialistError) -> None:
-        """The load ended by itself and its memory is free. All who wait get `error`, unless it is tried again."""
-        del self._residents[spec]
-        now = self._clock()
-        may_try_again = isinstance(error, WorkerLost) and self._crashes.load_died(spec, now)
-        if not may_try_again:
+        """The load ended by itself and its memory is free. All who wait get `error`, unless it is tried again.
+
+        It is when its process died, and once when memory ran out although the plan had room: then at least one more
+        engine leaves before.
+        """
+        failed, now = self._residents.pop(spec), self._clock()
+        has_died = isinstance(error, WorkerLost) or (isinstance(error, LoadKilled) and spec not in self._scarce)
+        has_more_room = isinstance(error, ModelTooLarge) and self._demand_more_room(spec)
+        if not has_more_room and not (has_died and self._crashes.load_died(spec, now)):
+            self._scarce.pop(spec, None)
             self._crashes.load_settled(spec)
-            self._refuse_all(self._waiters_of(spec), self._crashes.quarantine(spec, now) or error)
+            error = error.retry_after(self._pace.load_seconds(spec, failed.footprint_bytes))
+            self._refuse_all(self._waiting.of(spec), self._crashes.quarantine(spec, now) or error)
         self._settle()
 
     def on_crashed(self, spec: EngineSpec) -> None:
@@ -176,17 +155,17 @@ class SwapScheduler:
 
     def on_unloaded(self, spec: EngineSpec) -> None:
         """The engine has been closed: only now is its room free."""
-        del self._residents[spec]
+        self._pace.note_unload(self._clock() - self._residents.pop(spec).unload_started)
         self._settle()
 
-    def on_unload(self, spec: EngineSpec) -> None:
-        """An operator wants the engine gone: at once if idle, else when its requests end; newcomers wait for a new one.
+    def on_unload(self, spec: EngineSpec, reason: str = "closed") -> None:
+        """Somebody wants the engine gone: at once if idle, else when its requests end; newcomers wait for a new one.
 
         An engine that is loading is left alone: somebody waits for it.
         """
         resident = self._residents.get(spec)
-        if resident is not None and resident.state is EngineState.READY:
-            resident.is_leaving = True
+        if resident is not None and resident.state is EngineState.READY and resident.leaving is None:
+            resident.leaving = reason
             self._settle()
 
     def on_unpin(self, spec: EngineSpec) -> None:
@@ -209,7 +188,7 @@ class SwapScheduler:
     def on_shutdown(self) -> None:
         """Refuse all who wait and close every engine, busy or not."""
         self._is_closing = True
-        self._refuse_all(list(self._waiting.values()), ShuttingDown("The gateway is shutting down; try again soon."))
+        self._refuse_all(list(self._waiting), ShuttingDown("The gateway is shutting down; try again soon."))
         for resident in self._residents.values():
             if resident.state is EngineState.LOADING:
                 self._cancel_load(resident)
@@ -235,10 +214,19 @@ class SwapScheduler:
     @property
     def waiters(self) -> tuple[Waiter, ...]:
         """Those in the queue, oldest first."""
-        return tuple(self._waiting.values())
+        return tuple(self._waiting)
+
+    @property
+    def pace(self) -> Pace:
+        """How long things have taken here."""
+        return self._pace
 
     def num_waiting(self, spec: EngineSpec) -> int:
-        return sum(waiter.spec == spec for waiter in self._waiting.values())
+        return len(self._waiting.of(spec))
+
+    def forecast(self, waiter: int, progress: Mapping[EngineSpec, float]) -> Forecast | None:
+        """What a waiter may expect; None when it is not in the queue. `progress` is that of the loads under way."""
+        return self._forecasts(progress).get(waiter)
 
     def next_event_at(self) -> float | None:
         """The next moment at which time alone changes something, None when only an event can.
@@ -248,8 +236,8 @@ class SwapScheduler:
         moments = [resident.expires_at for resident in self._residents.values()]
         if self._waiting:
             moments += [resident.protected_until for resident in self._residents.values()]
-            moments += [self._aged_at(waiter) for waiter in self._waiting.values()]
-            moments += [self._crashes.restart_at(waiter.spec) for waiter in self._waiting.values()]
+            moments += [self._aged_at(waiter) for waiter in self._waiting]
+            moments += [self._crashes.restart_at(waiter.spec) for waiter in self._waiting]
         return min((moment for moment in moments if moment is not None and moment > self._settled_at), default=None)
 
     # ── the rules ────────────────────────────────────────────────────────────
@@ -263,25 +251,25 @@ class SwapScheduler:
         self._unload_expired(now)  # 5
 
     def _grant_ready(self, now: float) -> None:
-        for waiter in list(self._waiting.values()):
+        for waiter in self._waiting:
             resident = self._residents.get(waiter.spec)
             if resident is not None and self._is_open(resident):
-                del self._waiting[waiter.id]
+                self._waiting.remove(waiter.id)
                 if self._effects.grant(waiter.id):
-                    self._lessors[waiter.id] = resident
+                    self._lessors[waiter.id], self._granted_at[waiter.id] = resident, now
                     resident.leases.add(waiter.id)
                     resident.last_used = now
                     resident.is_pinned = resident.is_pinned or waiter.pin
                     resident.keep_alive_seconds = waiter.keep_alive_seconds
 
     def _is_open(self, resident: Resident) -> bool:
-        is_free = resident.spec not in self._draining and not resident.is_leaving
+        is_free = resident.spec not in self._draining and resident.leaving is None
         return resident.state is EngineState.READY and is_free
 
     def _refuse_hopeless(self, now: float) -> None:
         for waiter in self._oldest_of_each_absent():
-            if (error := self._refusal(waiter.spec, waiter.footprint_bytes, now)) is not None:
-                self._refuse_all(self._waiters_of(waiter.spec), error)
+            if (error := self._refusal(waiter.spec, self._claim(waiter), now)) is not None:
+                self._refuse_all(self._waiting.of(waiter.spec), error)
 
     def _claim_room(self, now: float) -> None:
         """Walk the absent specs in order of their oldest waiter; each claims its room before the next may."""
@@ -291,19 +279,24 @@ class SwapScheduler:
             if now < self._crashes.restart_at(waiter.spec):
                 continue  # backing off after a crash: others need not wait for that
             is_aged = now >= self._aged_at(waiter)
-            if not self._make_room(claimed_bytes + waiter.footprint_bytes, is_aged, drained_before, now):
+            claim_bytes = self._claim(waiter)
+            if not self._make_room(claimed_bytes + claim_bytes, is_aged, drained_before, now):
                 return
-            if self._can_start(waiter):
+            if claim_bytes <= self._budget_bytes - self.used_bytes and waiter.spec not in self._residents:
                 self._start_load(waiter, now)
             else:
-                claimed_bytes += waiter.footprint_bytes
+                claimed_bytes += claim_bytes
 
     def _make_room(self, needed_bytes: int, is_aged: bool, drained_before: set[EngineSpec], now: float) -> bool:
         """Start the unloads and drains that `needed_bytes` call for; False when they would not suffice."""
         residents = self._residents.values()
-        victims = evictions_for(needed_bytes, residents, self._budget_bytes, now)
+
+        def worth(resident: Resident) -> float:
+            return self._arrivals.likelihood(resident.spec, now)
+
+        victims = evictions_for(needed_bytes, residents, self._budget_bytes, now, worth)
         if victims is None and is_aged:
-            victims = evictions_for_aged(needed_bytes, residents, self._budget_bytes, drained_before)
+            victims = evictions_for_aged(needed_bytes, residents, self._budget_bytes, drained_before, worth)
         for spec in victims or ():
             if self._residents[spec].is_idle:
                 self._unload(self._residents[spec], "evicted")
@@ -311,40 +304,45 @@ class SwapScheduler:
                 self._draining.add(spec)
         return victims is not None
 
-    def _can_start(self, waiter: Waiter) -> bool:
-        """Its room is free already, and its last engine has gone."""
-        is_free = waiter.footprint_bytes <= self._budget_bytes - self.used_bytes
-        return is_free and waiter.spec not in self._residents
+    def _claim(self, waiter: Waiter) -> int:
+        """The room that has to be free before its engine is loaded."""
+        return max(waiter.footprint_bytes, self._scarce.get(waiter.spec, 0))
+
+    def _demand_more_room(self, spec: EngineSpec) -> bool:
+        """What was free did not suffice for `spec`: claim more than that, which makes one more leave. Once."""
+        residents = self._residents.values()
+        movable = [each for each in residents if each.state is not EngineState.UNLOADING and not each.stays]
+        if spec in self._scarce or not movable:
+            return False
+        self._scarce[spec] = room_to_come(residents, self._budget_bytes) + 1
+        return True
 
     def _unload_expired(self, now: float) -> None:
         for resident in self._residents.values():
-            if resident.is_leaving and resident.is_idle:
-                self._unload(resident, "closed")
+            if resident.leaving is not None and resident.is_idle:
+                self._unload(resident, resident.leaving)
             elif resident.expires_at is not None and now >= resident.expires_at:
                 self._unload(resident, "idle")
 
     # ── changes of state ─────────────────────────────────────────────────────
 
     def _start_load(self, waiter: Waiter, now: float) -> None:
-        self._residents[waiter.spec] = Resident(spec=waiter.spec, footprint_bytes=waiter.footprint_bytes, last_used=now)
+        self._residents[waiter.spec] = Resident(
+            spec=waiter.spec, footprint_bytes=waiter.footprint_bytes, last_used=now, load_started=now
+        )
         self._effects.start_load(waiter.spec)
 
-    def _cancel_unwanted_load(self, spec: EngineSpec) -> None:
-        resident = self._residents.get(spec)
-        if resident is not None and resident.state is EngineState.LOADING and not self._waiters_of(spec):
-            self._cancel_load(resident)
-
     def _cancel_load(self, resident: Resident) -> None:
-        resident.state = EngineState.UNLOADING
+        resident.state, resident.unload_started = EngineState.UNLOADING, self._clock()
         self._effects.cancel_load(resident.spec)
 
     def _unload(self, resident: Resident, reason: str) -> None:
-        resident.state = EngineState.UNLOADING
+        resident.state, resident.unload_started = EngineState.UNLOADING, self._clock()
         self._effects.start_unload(resident.spec, reason)
 
     def _refuse_all(self, waiters: list[Waiter], error: SpecialistError) -> None:
         for waiter in waiters:
-            del self._waiting[waiter.id]
+            self._waiting.remove(waiter.id)
             self._effects.refuse(waiter.id, error)
 
     # ── refusals ─────────────────────────────────────────────────────────────
@@ -359,7 +357,9 @@ class SwapScheduler:
         if (error := self._refusal(spec, footprint_bytes, now)) is not None:
             return error
         if len(self._waiting) >= self._settings.max_queue:
-            return QueueFull(f"{len(self._waiting)} requests are waiting already, the most allowed; try again soon.")
+            expected = retry_after_seconds(self._forecasts({}))
+            text = f"{len(self._waiting)} requests are waiting already, the most allowed; try again in {expected} s."
+            return QueueFull(text).retry_after(expected)
         return None
 
     def _refusal(self, spec: EngineSpec, footprint_bytes: int, now: float) -> SpecialistError | None:
@@ -369,17 +369,13 @@ class SwapScheduler:
 
     # ── small questions ──────────────────────────────────────────────────────
 
+    def _forecasts(self, progress: Mapping[EngineSpec, float]) -> dict[int, Forecast]:
+        return forecasts(self.waiters, self.residents, self._budget_bytes, self._clock(), self._pace, progress)
+
     def _aged_at(self, waiter: Waiter) -> float:
         return waiter.since + self._settings.max_wait_seconds
 
-    def _waiters_of(self, spec: EngineSpec) -> list[Waiter]:
-        return [waiter for waiter in self._waiting.values() if waiter.spec == spec]
-
     def _oldest_of_each_absent(self) -> list[Waiter]:
         """For each spec that is neither loading nor ready, its oldest waiter; in order of arrival."""
-        present = {spec for spec, engine in self._residents.items() if engine.state is not EngineState.UNLOADING}
-        oldest: dict[EngineSpec, Waiter] = {}
-        for waiter in self._waiting.values():
-            if waiter.spec not in present:
-                oldest.setdefault(waiter.spec, waiter)
-        return list(oldest.values())
+        leaving = EngineState.UNLOADING
+        return self._waiting.heads({spec for spec, each in self._residents.items() if each.state is not leaving})

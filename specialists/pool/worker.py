@@ -134,11 +134,19 @@ class Worker:
 
     `load_started` and `load_ended` are monotonic seconds; `load_ended` and `info` are None until the load has
     succeeded. `serving` names the family's member that it is loaded as ("" for the first, and without a family);
-    `turns` are those of its members from then on. `reason` says why it was stopped.
+    `turns` are those of its members from then on. `reason` says why it was stopped. `until_memory_is_back` is awaited
+    before the load begins.
     """
 
     def __init__(
-        self, spec: EngineSpec, engine: Engine, clock: Callable[[], float], events: WorkerEvents, *, serving: str = ""
+        self,
+        spec: EngineSpec,
+        engine: Engine,
+        clock: Callable[[], float],
+        events: WorkerEvents,
+        *,
+        serving: str = "",
+        until_memory_is_back: Callable[[EngineSpec], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self.spec = spec
         self.serving = serving
@@ -151,6 +159,7 @@ class Worker:
         self.reason: str | None = None
         self._clock = clock
         self._events = events
+        self._until_memory_is_back = until_memory_is_back
         self._step: asyncio.Future[Any] | None = None
         self._left = asyncio.Event()
         self._life = asyncio.create_task(self._live(), name=f"engine {spec.model_path.name}")
@@ -193,6 +202,8 @@ class Worker:
     async def _load(self) -> SpecialistError | None:
         """The error that ended the load, or None; a load that was cancelled has none either."""
         try:
+            if self._until_memory_is_back is not None:
+                await self._run(self._until_memory_is_back(self.spec))
             self.info = await self._run(self.engine.load(self._report_progress, serving=self.serving))
         except SpecialistError as error:
             return error

@@ -322,10 +322,10 @@ def test_durations_are_read_as_go_writes_them(written: object, seconds: float) -
 
 
 @pytest.mark.parametrize(
-    ("written", "kept"), [("-1", None), ('"-1s"', None), ("0", 0.0), ("90", 90.0), ('"1.5h"', 5400.0)]
+    ("written", "kept"), [("-1", -1.0), ('"-1s"', -1.0), ("0", 0.0), ("90", 90.0), ('"1.5h"', 5400.0)]
 )
-def test_keep_alive_below_zero_is_for_ever(folder: Path, written: str, kept: float | None) -> None:
-    """A negative keep_alive never unloads by idleness; zero does at once."""
+def test_keep_alive_below_zero_is_for_ever(folder: Path, written: str, kept: float) -> None:
+    """A negative keep_alive stays in memory once it is loaded; zero leaves at once."""
     path = college(folder, f'tag = "a:q4"\nmodel = "m.gguf"\nkeep_alive = {written}')
 
     assert load_catalogue(path, hub=CacheOnly()).specialists["a:q4"].keep_alive_seconds == kept

@@ -236,11 +236,11 @@ def test_answers_do_not_depend_on_their_neighbours_when_taken_greedily(chatty: L
 
 def test_a_conversation_the_template_refuses_is_skipped_and_counted(tmp_path: Path) -> None:
     """One odd record does not end a run of hours."""
-    refusal = "{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    refusal = "{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     template = "{% for m in messages %}" + refusal + "{{ m.content }}{% endfor %}"
     loaded = Loaded(write_pico_gemma(tmp_path / "pico.gguf", chat_template=template))
     path = tmp_path / "chat.jsonl"
-    roles = ["user", "tool", "user"]
+    roles = ["user", "system", "user"]
     path.write_text("".join(json.dumps({"messages": [{"role": role, "content": "Hello"}]}) + "\n" for role in roles))
     with closing(loaded.model):
         made = new_run(loaded, [Corpus("chat", [path])], tmp_path / "p.npz").run(loaded.model, threads=1)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from specialists.engine.protocol import EngineSpec
 from specialists.manifest import SpecialistManifest
+from specialists.pool.device_memory import DeviceMemory
 from specialists.pool.pool import Lease, PoolSettings, SpecialistPool
 from specialists.request import ChatPrompt, GenerationRequest, Message, SamplingParams
 from tests.fakes import FakeClock, FakeEngines, LoadPlan, RecordingObserver, Script, spec_named
@@ -47,10 +48,12 @@ class House:
         script: Script | None,
         footprint: Callable[[EngineSpec], int],
         settings: PoolSettings,
+        device_memory: DeviceMemory | None,
+        engines: FakeEngines | None,
     ) -> None:
         self.clock = FakeClock()
         self.observer = RecordingObserver()
-        self.engines = FakeEngines(script=script, plans=plans)
+        self.engines = engines if engines is not None else FakeEngines(script=script, plans=plans)
         self.pool = SpecialistPool(
             budget_bytes=budget_bytes,
             footprint=footprint,
@@ -59,6 +62,7 @@ class House:
             settings=settings,
             clock=self.clock,
             call_later=self.clock.call_later,
+            device_memory=device_memory,
         )
 
     async def visit(self, who: SpecialistManifest) -> Lease:
@@ -100,6 +104,8 @@ async def open_house(
     script: Script | None = None,
     footprint: Callable[[EngineSpec], int] = lambda spec: 10,
     settings: PoolSettings | None = None,
+    device_memory: DeviceMemory | None = None,
+    engines: FakeEngines | None = None,
 ) -> AsyncIterator[House]:
     patient = PoolSettings(min_residency_seconds=0.0, loss_settles_seconds=0.01)
     house = House(
@@ -108,6 +114,8 @@ async def open_house(
         script=script,
         footprint=footprint,
         settings=settings if settings is not None else patient,
+        device_memory=device_memory,
+        engines=engines,
     )
     try:
         yield house

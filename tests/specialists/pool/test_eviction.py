@@ -144,3 +144,52 @@ def test_what_fits_once_the_others_have_left_is_not_refused() -> None:
     crowd = [resident("busy", 10, busy=True), resident("big", 10, pinned=True, state=EngineState.UNLOADING)]
 
     assert oversize(spec_named("big"), 10, crowd, 10) is None
+
+
+# ── what an eviction costs ───────────────────────────────────────────────────
+
+
+def loaded_in(name: str, footprint_bytes: int, load_seconds: float, *, last_used: float = 0.0) -> Resident:
+    made = resident(name, footprint_bytes, last_used=last_used)
+    made.load_seconds = load_seconds
+    return made
+
+
+def test_the_engine_leaves_that_costs_least_to_load_again() -> None:
+    """Reload seconds times the likelihood of another request, whichever was used last."""
+    slow, quick = loaded_in("slow", 5, 30.0, last_used=1), loaded_in("quick", 5, 2.0, last_used=2)
+    equally = {slow.spec: 0.5, quick.spec: 0.5}
+    rarely = {slow.spec: 0.01, quick.spec: 0.9}
+
+    assert evictions_for(5, [slow, quick], 10, NOW, lambda each: equally[each.spec]) == [quick.spec]
+    assert evictions_for(5, [slow, quick], 10, NOW, lambda each: rarely[each.spec]) == [slow.spec]
+
+
+def test_one_engine_leaves_where_several_would_cost_more() -> None:
+    """Cheap ones for each byte are no bargain if more of them must go than are needed."""
+    crowd = [loaded_in("a", 4, 3.0), loaded_in("b", 4, 3.0), loaded_in("c", 5, 4.0)]
+
+    assert evictions_for(5, crowd, 13, NOW, lambda each: 1.0) == [spec_named("c")]
+
+
+@given(crowds(), st.lists(st.floats(0, 10), min_size=6, max_size=6), st.integers(0, 40), st.integers(1, 60))
+def test_no_other_choice_costs_half_as_much(
+    crowd: list[Resident], seconds: list[float], needed_bytes: int, budget_bytes: int
+) -> None:
+    """The greedy cover is within twice the least cost of any set that suffices."""
+    for member, load_seconds in zip(crowd, seconds, strict=False):
+        member.load_seconds = load_seconds
+    chosen = evictions_for(needed_bytes, crowd, budget_bytes, NOW, lambda each: 1.0)
+    permitted = [m for m in crowd if m.is_idle and not m.is_pinned and m.protected_until <= NOW]
+    shortfall = needed_bytes - room_to_come(crowd, budget_bytes)
+    covers = [
+        sum(member.load_seconds for member in group)
+        for size in range(len(permitted) + 1)
+        for group in combinations(permitted, size)
+        if sum(member.footprint_bytes for member in group) >= shortfall
+    ]
+
+    assert (chosen is None) == (not covers)
+    if chosen is not None:
+        cost = sum(member.load_seconds for member in crowd if member.spec in chosen)
+        assert cost <= 2 * min(covers) + 1e-9

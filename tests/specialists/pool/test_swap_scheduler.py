@@ -313,3 +313,37 @@ def test_minimum_residency_yields_to_a_waiter_that_has_aged() -> None:
     desk.later(30)
 
     assert desk.effects.unloads == [(A, "evicted")]
+
+
+def test_minimum_residency_is_what_the_load_took() -> None:
+    """An engine that took six seconds to load stays for six, so that loads take no more than half of the time."""
+    desk = Desk(settings=PoolSettings())
+    desk.ask(1, A)
+    desk.later(6)
+    desk.scheduler.on_load_done(A)
+    desk.scheduler.on_release(1)
+    desk.ask(2, B)
+    assert desk.scheduler.next_event_at() == desk.clock.now + 6
+    desk.later(5.9)
+    assert desk.effects.unloads == []
+    desk.later(0.1)
+    assert desk.effects.unloads == [(A, "evicted")]
+
+
+def test_who_is_asked_for_often_stays_though_another_was_used_later() -> None:
+    """Predicted reuse counts: ten requests some time ago outweigh one just now, as both take as long to load."""
+    desk = Desk(budget_bytes=20)
+    for waiter, spec in ((1, A), (2, B)):
+        desk.ask(waiter, spec)
+        desk.later(4)
+        desk.scheduler.on_load_done(spec)
+        desk.scheduler.on_release(waiter)
+    for waiter in range(10, 20):
+        desk.ask(waiter, A)
+        desk.scheduler.on_release(waiter)
+    desk.later(20)
+    desk.ask(20, B)
+    desk.scheduler.on_release(20)
+    desk.ask(30, C)
+
+    assert desk.effects.unloads == [(B, "evicted")]

@@ -1,5 +1,8 @@
 """Whose turn it is: nobody starves, and nobody is interrupted without need."""
 
+import math
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +15,7 @@ def test_with_nobody_waiting_nothing_changes() -> None:
     """A frame stays what it is, also when its own visitors have gone."""
     turns = Turns("math", 0.0, POLICY)
     turns.enter(1, "math", 1.0)
-    turns.leave(1)
+    turns.leave(1, 1.0)
 
     assert turns.next(100.0) is None
     assert turns.due_at() is None
@@ -59,6 +62,30 @@ def test_a_slow_morph_makes_long_turns() -> None:
     assert turns.due_at() == 30.0
 
 
+def test_an_expected_wait_is_the_rest_of_this_turn_the_turns_between_and_a_morph_for_each() -> None:
+    """In order of arrival by specialist; answers shorter than a turn end it earlier."""
+    turns = Turns("law", 0.0, POLICY)
+    turns.begin("math", 0.0, 0.2)
+    for visit, name, at in ((1, "math", 0.0), (2, "law", 0.0), (3, "web", 1.0), (4, "law", 2.0)):
+        turns.enter(visit, name, at)
+
+    assert turns.expected_wait(2, 2.0, answer_seconds=10.0) == pytest.approx((1, 3.2))
+    assert turns.expected_wait(4, 2.0, answer_seconds=10.0) == pytest.approx((1, 3.2))
+    assert turns.expected_wait(3, 2.0, answer_seconds=10.0) == pytest.approx((2, 8.4))
+    assert turns.expected_wait(3, 2.0, answer_seconds=0.5) == pytest.approx((2, 1.4))
+
+
+def test_contention_is_somebody_waiting_for_anothers_answers() -> None:
+    """A minute of it is two thirds of what is remembered; an idle frame or one specialist alone is none."""
+    turns = Turns("math", 0.0, POLICY)
+    turns.enter(1, "math", 0.0)
+    assert turns.contended_share(60.0) == 0.0
+    turns.enter(2, "law", 60.0)
+    assert turns.contended_share(120.0) == pytest.approx(1 - math.exp(-1))
+    turns.leave(1, 120.0)
+    assert turns.contended_share(180.0) == pytest.approx((1 - math.exp(-1)) * math.exp(-1))
+
+
 names = st.sampled_from(["math", "law", "web", "code"])
 visits = st.lists(st.tuples(names, st.floats(0.0, 5.0), st.floats(0.1, 30.0)), min_size=1, max_size=15)
 
@@ -94,7 +121,7 @@ def test_everybody_is_served_within_everybody_elses_longest_turns(
             todo[id] = (turns.serving, left - (later - now))
             if todo[id][1] <= 1e-9:
                 del todo[id]
-                turns.leave(id)
+                turns.leave(id, later)
         now = later
     assert len(first_served) == len(script)
     arrived, total = 0.0, len(script)

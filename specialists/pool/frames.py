@@ -1,0 +1,152 @@
+"""Several frames of one family: which of them a request goes to, and when the family gets another one.
+
+One frame serves one specialist at a time. Where its members keep waiting for each other and the budget has room that
+nobody else wants, another frame of the family works beside it: its spec is the same but for its number. A frame also
+goes on serving its members when the college was read again and its family has others now. The decisions are pure
+functions; `FrameSet` looks at the workers for them and begins the loads.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from specialists.engine.protocol import EngineSpec, FamilyMember, FrameReport
+from specialists.errors import SpecialistError
+from specialists.pool.settings import PoolSettings
+from specialists.pool.worker import Worker
+
+logger = logging.getLogger("specialists.pool")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameView:
+    """A frame, loaded or on its way; `num_visits` counts the answers at hand, `contended_share` is that of `Turns`."""
+
+    spec: EngineSpec
+    serving: str
+    num_visits: int
+    contended_share: float
+
+
+def can_serve(frame: EngineSpec, name: str, wanted: EngineSpec) -> bool:
+    """Whether `frame` is as good for the specialist `name` as `wanted`, the engine that its manifest names."""
+    if replace(frame, replica=0) == wanted:
+        return True
+    member = _member(wanted, name)
+    if member is None or member != _member(frame, name):
+        return False
+    is_masked = member.mask_path is not None
+    shape = replace(frame, replica=0, family=(), model_path=wanted.model_path)
+    return shape == replace(wanted, family=()) and (not is_masked or frame.model_path == wanted.model_path)
+
+
+def _member(spec: EngineSpec, name: str) -> FamilyMember | None:
+    return next((member for member in spec.family if member.name == name), None)
+
+
+def frame_for(name: str, first: EngineSpec, frames: Sequence[FrameView]) -> EngineSpec:
+    """Where a request for `name` should go: to who serves it, else to who has least to do; without any, the first."""
+    if not frames:
+        return first
+    best = min(frames, key=lambda frame: (frame.serving != name, frame.num_visits, frame.spec.replica))
+    return best.spec
+
+
+def another_frame(
+    name: str,
+    first: EngineSpec,
+    frames: Sequence[FrameView],
+    *,
+    footprint_bytes: int,
+    free_bytes: int,
+    settings: PoolSettings,
+) -> EngineSpec | None:
+    """The frame to load beside those there are, so that `name` need not wait for the others; None for none.
+
+    `free_bytes` is the room that nobody has and nobody waits for: another frame evicts nobody.
+    """
+    if not frames or len(frames) >= settings.max_frames or footprint_bytes > free_bytes:
+        return None
+    if any(frame.serving == name for frame in frames):
+        return None
+    if min(frame.contended_share for frame in frames) < settings.contended_share:
+        return None
+    taken = {frame.spec.replica for frame in frames}
+    return replace(first, replica=next(number for number in range(len(taken) + 1) if number not in taken))
+
+
+class FrameSet:
+    """The loaded frames among `workers`. `free_bytes` and `load` (as whom) are the pool's; a load evicts nobody."""
+
+    def __init__(
+        self,
+        workers: Mapping[EngineSpec, Worker],
+        settings: PoolSettings,
+        *,
+        free_bytes: Callable[[], int],
+        load: Callable[[EngineSpec, str], Awaitable[None]],
+    ) -> None:
+        self._workers = workers
+        self._settings = settings
+        self._free_bytes = free_bytes
+        self._load = load
+        self._spreading: set[asyncio.Task[None]] = set()
+        self._failed: set[EngineSpec] = set()  # what the plan had room for and the machine had not: not tried again
+
+    def of(self, spec: EngineSpec, name: str | None = None) -> list[FrameView]:
+        """The frames that can serve the specialist `name` of a family (None: any), loading or loaded."""
+        names = [member.name for member in spec.family] if name is None else [name]
+        staying = [worker for worker in self._workers.values() if worker.spec.family and worker.reason is None]
+        return [_view(each) for each in staying if any(can_serve(each.spec, name, spec) for name in names)]
+
+    def choose(self, name: str, first: EngineSpec, footprint_bytes: int) -> EngineSpec:
+        """The frame for a request; another one is begun where the family could do with it, but not waited for."""
+        frames = self.of(first, name)
+        further = another_frame(
+            name,
+            first,
+            frames,
+            footprint_bytes=footprint_bytes,
+            free_bytes=self._free_bytes(),
+            settings=self._settings,
+        )
+        if further is not None and further not in self._failed and not self._spreading:
+            logger.info("%s gets another frame: its specialists keep waiting for each other", first.model_path.name)
+            task = asyncio.create_task(self._spread(further, name))
+            self._spreading.add(task)
+            task.add_done_callback(self._spreading.discard)
+        return frame_for(name, first, frames)
+
+    async def check(self, *, num_slots: int, seed: int) -> dict[EngineSpec, FrameReport]:
+        """Compare a sample of each frame's slots with their files; those that can become nobody else are left out.
+
+        Raises WorkerLost when a frame is lost meanwhile.
+        """
+        frames = [
+            worker
+            for worker in self._workers.values()
+            if worker.turns is not None and worker.turns.why_fixed is None and worker.reason is None
+        ]
+        return {worker.spec: await worker.engine.check_frame(num_slots=num_slots, seed=seed) for worker in frames}
+
+    def close(self) -> None:
+        for task in self._spreading:
+            task.cancel()
+
+    async def _spread(self, spec: EngineSpec, name: str) -> None:
+        try:
+            await self._load(spec, name)
+        except SpecialistError as error:
+            self._failed.add(spec)
+            logger.warning("another frame of %s could not be loaded: %s", spec.model_path.name, error)
+
+
+def _view(worker: Worker) -> FrameView:
+    turns = worker.turns
+    return FrameView(
+        spec=worker.spec,
+        serving=turns.serving if turns is not None else worker.serving,
+        num_visits=turns.num_visits if turns is not None else 0,
+        contended_share=turns.contended_share() if turns is not None else 0.0,
+    )

@@ -1,0 +1,42 @@
+"""The pool's gauges: one for each engine in memory, read without waking any."""
+
+from dataclasses import replace
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from gateway.pool_metrics import PoolMetrics
+from specialists.engine.protocol import EngineStatus
+from specialists.pool.eviction import EngineState
+from specialists.pool.status import EngineReport, PoolStatus
+from tests.fakes import spec_named
+
+
+def test_every_engine_has_its_gauges() -> None:
+    """Bytes, leases, turns, parked conversations; a second frame of one family has a name of its own."""
+    first = EngineReport(
+        spec=spec_named("parent"),
+        state=EngineState.READY,
+        footprint_bytes=1000,
+        progress=1.0,
+        leases=3,
+        waiting=0,
+        is_pinned=False,
+        expires_in_seconds=None,
+        activity=EngineStatus(running=1, waiting=0, parked=2, parked_bytes=64),
+        serving="math",
+        waiting_turns={"law": 2, "web": 1},
+        why_fixed="mixed types",
+    )
+    second = replace(first, spec=replace(first.spec, replica=1), activity=None, why_fixed=None, waiting_turns={})
+    registry = CollectorRegistry()
+    registry.register(PoolMetrics(lambda: PoolStatus(budget_bytes=1, used_bytes=1, engines=(first, second), waiting=7)))
+    said = generate_latest(registry).decode()
+
+    assert "coe_waiting 7.0" in said
+    for line in ("bytes{%s} 1000.0", "leases{%s} 3.0"):
+        assert f"coe_engine_{line}" % 'engine="parent.gguf"' in said
+        assert f"coe_engine_{line}" % 'engine="parent.gguf #2"' in said
+    assert 'coe_turns_waiting{engine="parent.gguf"} 3.0' in said
+    assert 'coe_parked_sequences{engine="parent.gguf"} 2.0' in said
+    assert 'coe_parked_bytes{engine="parent.gguf #2"} 0.0' in said
+    assert 'coe_frame_fixed{engine="parent.gguf"} 1.0' in said
