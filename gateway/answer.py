@@ -3,30 +3,32 @@
 Knows no HTTP and no dialect. Time comes from a clock, measurements go to an observer.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
 from msgspec.structs import replace as replace_struct
 
+from gateway.calculator.answering import with_calculator
+from gateway.calculator.calls import Calculation
 from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted
 from gateway.fan_in import fan_in
+from gateway.knowledge.librarian import LookUp
 from gateway.loop_ledger import LoopLedger
 from gateway.policy import Plan
 from gateway.second_opinion import with_second_opinion
+from gateway.speech import Speech
 from specialists.engine.protocol import Engine
-from specialists.errors import WorkerLost
+from specialists.errors import ContextOverflow, WorkerLost
 from specialists.manifest import SpecialistManifest
-from specialists.reasoning import Channel, Piece, ReasoningSplitter
+from specialists.pool.forecast import Ticket
 from specialists.request import (
-    ChatPrompt,
     Finished,
     GenerationEvent,
     GenerationRequest,
     LoopReport,
     Started,
-    TokenLogprob,
     Tokens,
     Usage,
 )
@@ -48,7 +50,11 @@ class SpecialistLease(Protocol):
 class LeasingPool(Protocol):
     """What a pool must offer for answering requests."""
 
-    def acquire(self, manifest: SpecialistManifest) -> AbstractAsyncContextManager[SpecialistLease]: ...
+    def acquire(
+        self, manifest: SpecialistManifest, ticket: Ticket | None = None
+    ) -> AbstractAsyncContextManager[SpecialistLease]:
+        """`ticket` tells how long the wait may be, as long as it lasts."""
+        ...
 
 
 class GenerationObserver(Protocol):
@@ -59,6 +65,9 @@ class GenerationObserver(Protocol):
 
     def next_token(self, specialist: str, *, seconds: float) -> None:
         """Text came this long after the text before, per token."""
+
+    def calculated(self, specialist: str, *, is_error: bool) -> None:
+        """The calculator was asked."""
 
     def generated(self, specialist: str, usage: Usage) -> None:
         """A generation ended, complete or not."""
@@ -100,7 +109,9 @@ class Answer:
     """One request on its way: who answers it, under which rules, and the events as they come.
 
     `fallback` is the same request put to another specialist, for choices that loop beyond rescue; only for answers
-    that nobody sees before they are complete. `loops` says by choice what the loop guard did.
+    that nobody sees before they are complete. `loops` says by choice what the loop guard did, `calculations` what the
+    calculator, `looked_up` what of the specialist's documents is in the prompt; `without_context` is the plan for a
+    prompt that proves too long with them. `ticket` tells how long the wait for the specialist may be.
     """
 
     manifest: SpecialistManifest
@@ -113,6 +124,10 @@ class Answer:
     times: AnswerTimes = field(default_factory=AnswerTimes)
     fallback: "Answer | None" = None
     loops: dict[int, LoopReport] = field(default_factory=dict)
+    calculations: dict[int, tuple[Calculation, ...]] = field(default_factory=dict)
+    ticket: Ticket = field(default_factory=Ticket)
+    looked_up: LookUp | None = None
+    without_context: Plan | None = None
 
     def events(self) -> AsyncGenerator[AnswerEvent]:
         """Yield the events of all choices. Closing it aborts what still runs and gives the lease back.
@@ -120,20 +135,38 @@ class Answer:
         Raises every error of `specialists.errors` that a pool or an engine may raise. An engine lost before any
         text is replaced once, unseen; ChoiceStarted may then come twice. `loops` is complete when the events are.
         """
-        return self._generated() if self.fallback is None else self._with_fallback(self.fallback)
+        events = self._generated() if self.fallback is None else self._with_fallback(self.fallback)
+        return events if self.without_context is None else self._or_without(events, self.without_context)
+
+    async def _or_without(self, events: AsyncGenerator[AnswerEvent], plan: Plan) -> AsyncGenerator[AnswerEvent]:
+        """What was looked up never pushes out the conversation: if both are too long, the latter goes alone."""
+        has_begun = False
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    has_begun = True
+                    yield event
+            return
+        except ContextOverflow:
+            if has_begun or self.looked_up is None:
+                raise
+            self.looked_up.drop("What was found has no room beside the conversation; raise context, or shorten it.")
+        async with aclosing(replace(self, plan=plan, without_context=None).events()) as alone:
+            async for event in alone:
+                yield event
 
     async def _with_fallback(self, fallback: "Answer") -> AsyncGenerator[AnswerEvent]:
         both = with_second_opinion(self._generated(), fallback.some_events, tag=fallback.manifest.tag)
         async with aclosing(both) as events:
             async for event in events:
-                if type(event) is ChoiceFinished and event.loop is not None:
-                    self.loops[event.index] = event.loop
+                if type(event) is ChoiceFinished:
+                    self._note(event)
                 yield event
 
     async def some_events(self, indices: Sequence[int]) -> AsyncGenerator[AnswerEvent]:
         """The events of these choices alone."""
         generations = tuple(self.plan.generations[index] for index in indices)
-        part = replace(self, plan=replace(self.plan, generations=generations), fallback=None)
+        part = replace(self, plan=replace(self.plan, generations=generations), fallback=None, without_context=None)
         async with aclosing(part.events()) as events:
             async for event in events:
                 yield replace_struct(event, index=indices[event.index])
@@ -144,7 +177,7 @@ class Answer:
         while True:
             has_text = False
             try:
-                async with self.pool.acquire(self.manifest) as lease:
+                async with self.pool.acquire(self.manifest, self.ticket) as lease:
                     self.times.waited_seconds = lease.waited_seconds
                     self.times.swap_seconds = lease.swap_seconds
                     leased = self.clock()
@@ -169,28 +202,51 @@ class Answer:
     async def _choice(
         self, index: int, generation: GenerationRequest, engine: Engine, begun: float
     ) -> AsyncGenerator[AnswerEvent]:
-        speech = _Speech(index, generation)
+        speech = Speech(index, generation)
         stopwatch = _Stopwatch(self.manifest.tag, self.observer, self.clock, begun)
+        calculations: list[Calculation] = []
         try:
-            async with aclosing(_closable(engine, generation)) as events:
+            async with aclosing(self._events_of(generation, engine, calculations)) as events:
                 async for event in events:
                     if type(event) is Tokens:
-                        stopwatch.text(event.num_draws)
+                        if event.num_draws:
+                            stopwatch.text(event.num_draws)
                         for delta in speech.hear(event):
                             yield delta
                     elif type(event) is Started:
                         stopwatch.started(event)
+                        speech.started(event)
                         yield ChoiceStarted(index, event)
                     elif type(event) is Finished:
                         stopwatch.finished(event)
                         for delta in speech.end():
                             yield delta
+                        end = ChoiceFinished(
+                            index, speech.reason(event.reason), event.usage, event.loop, tuple(calculations)
+                        )
+                        self._note(end)
                         if event.loop is not None:
-                            self.loops[index] = event.loop
                             self._note_loops(generation.id, event.loop)
-                        yield ChoiceFinished(index, event.reason, event.usage, event.loop)
+                        yield end
         finally:
             stopwatch.stop()
+
+    def _events_of(
+        self, generation: GenerationRequest, engine: Engine, calculations: list[Calculation]
+    ) -> AsyncGenerator[GenerationEvent]:
+        if generation.call_marks is None:
+            return _closable(engine, generation)
+
+        def note(calculation: Calculation) -> None:
+            calculations.append(calculation)
+            self.observer.calculated(self.manifest.tag, is_error=calculation.result.is_error)
+
+        return with_calculator(engine, generation, note)
+
+    def _note(self, end: ChoiceFinished) -> None:
+        if end.loop is not None:
+            self.loops[end.index] = end.loop
+        self.calculations[end.index] = end.calculations
 
     def _note_loops(self, id: str, report: LoopReport) -> None:
         self.observer.guarded(self.manifest.tag, self.decision.domain, report)
@@ -198,45 +254,14 @@ class Answer:
 
 
 def _says_something(event: AnswerEvent) -> bool:
-    return type(event) is ChoiceFinished or (type(event) is ChoiceDelta and bool(event.content or event.reasoning))
+    if type(event) is ChoiceDelta:
+        return bool(event.content or event.reasoning)
+    return type(event) is not ChoiceStarted
 
 
 def _closable(engine: Engine, generation: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
     """An engine's iterator is aborted by closing it, so it is a generator; the protocol's type does not say so."""
     return cast(AsyncGenerator[GenerationEvent], engine.generate(generation))
-
-
-class _Speech:
-    """Turns the text of one generation into deltas, with reasoning apart from content.
-
-    Log-probabilities wait for the content they belong to; those of reasoning are dropped with it.
-    """
-
-    def __init__(self, index: int, generation: GenerationRequest) -> None:
-        self._index = index
-        # A schema leaves no room for reasoning, and its strings may well speak of markers; raw text is raw.
-        is_free_chat = isinstance(generation.prompt, ChatPrompt) and generation.json_schema is None
-        self._splitter = ReasoningSplitter() if is_free_chat else None
-        self._logprobs: tuple[TokenLogprob, ...] = ()
-
-    def hear(self, event: Tokens) -> Iterator[ChoiceDelta]:
-        if self._splitter is None:
-            yield ChoiceDelta(self._index, event.text, "", event.logprobs)
-            return
-        self._logprobs += event.logprobs
-        yield from self._deltas(self._splitter.push(event.text))
-
-    def end(self) -> Iterator[ChoiceDelta]:
-        if self._splitter is not None:
-            yield from self._deltas(self._splitter.finish())
-
-    def _deltas(self, pieces: list[Piece]) -> Iterator[ChoiceDelta]:
-        for channel, text in pieces:
-            logprobs, self._logprobs = self._logprobs, ()
-            if channel is Channel.CONTENT:
-                yield ChoiceDelta(self._index, text, "", logprobs)
-            else:
-                yield ChoiceDelta(self._index, "", text, ())
 
 
 class _Stopwatch:

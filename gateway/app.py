@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 
-from gateway.auth import require_api_key
+from gateway.auth import KeyDesk, require_key
 from gateway.control.feedback import feedback_routes
+from gateway.control.frames import frame_routes
 from gateway.control.residency import residency_routes
 from gateway.control.routes import control_routes, probe_routes
 from gateway.dashboard.page import dashboard_page, dashboard_routes
@@ -21,6 +22,7 @@ from gateway.observability import Observability
 from gateway.ollama.routes import front_door, ollama_routes
 from gateway.openai.embeddings import embedding_routes
 from gateway.openai.routes import openai_routes
+from gateway.openapi.document import openapi_routes
 from gateway.origin import OriginGuard, OriginRules, listed
 from gateway.services import Services
 from gateway.settings import Settings
@@ -38,14 +40,15 @@ def create_app(services: Services) -> FastAPI:
             await services.pool.close()
 
     settings = services.settings
+    keys = services.keys or _operators_key(services)
     services.metrics.watch_work(lambda: services.lifecycle.num_in_flight)
     app = FastAPI(
         title="College of Experts",
         lifespan=lifespan,
-        openapi_url=None,
+        openapi_url=None,  # ours is made from what the routes really read, see `gateway.openapi`
         middleware=[
             Middleware(Observability, metrics=services.metrics, lifecycle=services.lifecycle, clock=services.clock),
-            Middleware(OriginGuard, rules=_origin_rules(settings)),
+            Middleware(OriginGuard, rules=_origin_rules(settings, keys)),
             Middleware(
                 BodyLimits,
                 max_body_bytes=settings.max_body_bytes,
@@ -54,25 +57,38 @@ def create_app(services: Services) -> FastAPI:
         ],
     )
     install_error_handlers(app)
-    key = settings.api_key.get_secret_value() if settings.api_key is not None else None
-    guarded = [Depends(require_api_key(key))]
-    app.include_router(openai_routes(services), dependencies=guarded)
-    app.include_router(embedding_routes(services), dependencies=guarded)
-    app.include_router(ollama_routes(services), dependencies=guarded)
-    app.include_router(control_routes(services), dependencies=guarded)
-    app.include_router(residency_routes(services), dependencies=guarded)
+    guarded = [Depends(require_key(keys))]
+    for_key_holders = [
+        openai_routes(services),
+        embedding_routes(services),
+        ollama_routes(services),
+        control_routes(services),
+        frame_routes(services),
+        residency_routes(services),
+        dashboard_routes(services),
+    ]
     if services.supervisor is not None:
-        app.include_router(feedback_routes(services.supervisor.supervisor), dependencies=guarded)
-    app.include_router(dashboard_routes(services), dependencies=guarded)
-    app.include_router(probe_routes(services))
-    app.include_router(front_door(dashboard_page))
+        for_key_holders.append(feedback_routes(services.supervisor.supervisor))
+    for_anybody = [probe_routes(services), front_door(dashboard_page)]
+    for_anybody.append(openapi_routes([*for_key_holders, *for_anybody]))
+    for routes in for_key_holders:
+        app.include_router(routes, dependencies=guarded)
+    for routes in for_anybody:
+        app.include_router(routes)
     return app
 
 
-def _origin_rules(settings: Settings) -> OriginRules:
+def _operators_key(services: Services) -> KeyDesk:
+    """The one key of the settings, where nobody brought a desk with more."""
+    key = services.settings.api_key
+    secret = key.get_secret_value() if key is not None else None
+    return KeyDesk(api_key=secret, file=None, observer=services.metrics, clock=services.clock).open()
+
+
+def _origin_rules(settings: Settings, keys: KeyDesk) -> OriginRules:
     """With a key, a page that rebinds its name to this server has none to show, so any Host will do."""
     return OriginRules(
         hosts=listed(settings.allowed_hosts) | {settings.host.lower()},
         origins=listed(settings.allowed_origins),
-        checks_hosts=settings.api_key is None,
+        checks_hosts=not keys.is_guarded,
     )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gateway.answer import Answer, GenerationObserver, LeasingPool, RoutingDecision
+from gateway.caller import current_caller
+from gateway.knowledge.librarian import Librarian, LookUp
 from gateway.loop_ledger import LoopLedger
 from gateway.policy import RequestPolicy
 from gateway.request import NO_THREAD, ChatRequest, CompletionRequest, ConversationThread
@@ -66,6 +68,7 @@ class ChatService:
     observer: GenerationObserver
     loops: LoopLedger
     clock: Callable[[], float]
+    librarian: Librarian | None = None
 
     async def open(self, request: ChatRequest | CompletionRequest, *, request_id: str) -> Answer:
         """Decide who answers, and how. Nothing is loaded or generated yet.
@@ -76,11 +79,25 @@ class ChatService:
         manifest = self.catalogue.resolve(decision.tag)
         if manifest.unavailable is not None:
             raise SpecialistUnavailable(f"Specialist '{manifest.tag}' cannot be served: {manifest.unavailable}")
-        answer = self._answer(request, manifest, decision, request_id)
+        asked, looked_up = await self._look_up(request, manifest)
+        answer = self._answer(asked, manifest, decision, request_id)
+        if looked_up is not None:
+            alone = self._answer(request, manifest, decision, request_id).plan if looked_up.hits else None
+            answer = replace(answer, looked_up=looked_up, without_context=alone)
         fallback = self._fallback(request, manifest)
         if fallback is None:
             return answer
         return replace(answer, fallback=self._answer(request, fallback, decision, f"{request_id}-again"))
+
+    async def _look_up(
+        self, request: ChatRequest | CompletionRequest, manifest: SpecialistManifest
+    ) -> tuple[ChatRequest | CompletionRequest, LookUp | None]:
+        """The request with what the specialist's documents say, if it has any and the client does not decline."""
+        if self.librarian is None or manifest.knowledge is None:
+            return request, None
+        if not isinstance(request, ChatRequest) or not request.knowledge:
+            return request, None
+        return await self.librarian.look_up(request, manifest)
 
     def _answer(
         self,
@@ -92,7 +109,7 @@ class ChatService:
         return Answer(
             manifest=manifest,
             decision=decision,
-            plan=self.policy.apply(request, manifest, request_id=request_id),
+            plan=self.policy.apply(request, manifest, request_id=request_id, priority=current_caller().priority),
             pool=self.pool,
             observer=self.observer,
             ledger=self.loops,

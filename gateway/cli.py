@@ -16,13 +16,18 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+import gateway.keys_cli
+import gateway.knowledge.cli
 import specialists.builder.cli
 import supervisor.cli
-from gateway import tables
+from gateway import plan_tables, tables
 from gateway.college import College, describe
-from gateway.doctor import diagnose, is_fit
+from gateway.doctor import diagnose, frame_findings, is_fit
+from gateway.footprints import FootprintPlanner, open_planner
 from gateway.machine import read_machine
 from gateway.memory import InvalidSetting, read_engine_memory
+from gateway.memory import memory_budget as memory_budget_bytes
+from gateway.plan import plan_college
 from gateway.settings import LogLevel, Settings
 from gateway.terminal_chat import ChatClient, TerminalChat, refusal
 from gateway.terminal_screen import PlainScreen, RichScreen
@@ -37,6 +42,8 @@ app = typer.Typer(
 )
 
 app.add_typer(supervisor.cli.app, name="supervisor")
+app.add_typer(gateway.keys_cli.app, name="keys")
+app.add_typer(gateway.knowledge.cli.app, name="knowledge")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PIPE_COLUMNS = 200  # wide enough that nobody who greps finds a tag broken over two lines
@@ -157,18 +164,24 @@ def models(
 
 
 def _served_models(url: str, api_key: str | None) -> list[dict[str, Any]]:
-    address = f"{url.rstrip('/').removesuffix('/v1')}/v1/models"
+    listed: list[dict[str, Any]] = _ask_gateway("GET", url, "/v1/models", api_key)["data"]
+    return listed
+
+
+def _ask_gateway(method: str, url: str, path: str, api_key: str | None) -> dict[str, Any]:
+    """What a running gateway answers; when none does, or it refuses, that is said and the command ends with 1."""
+    address = f"{url.rstrip('/').removesuffix('/v1')}{path}"
     try:
         with _http(api_key) as http:
-            response = http.get(address)
+            response = http.request(method, address)
     except httpx.HTTPError as error:
         typer.echo(f"coe: nothing answers at {address} ({error}); start a gateway with `coe serve`", err=True)
         raise typer.Exit(1) from None
     if response.status_code != 200:
         typer.echo(f"coe: {refusal(response)}", err=True)
         raise typer.Exit(1)
-    listed: list[dict[str, Any]] = response.json()["data"]
-    return listed
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
 def _college(college: Path | None, memory_budget: str | None = None) -> College:
@@ -186,22 +199,42 @@ def doctor(
     memory_budget: BudgetOption = None,
     host: Annotated[str | None, typer.Option(help="Address that would be listened on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port that would be listened on.")] = None,
+    frame: Annotated[
+        bool, typer.Option("--frame", help="Compare the frames of a running gateway with their files instead.")
+    ] = False,
+    url: UrlOption = DEFAULT_URL,
+    api_key: Annotated[str | None, typer.Option(envvar="COE_API_KEY", help="Key that the gateway wants.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is missing on this machine, and how to mend it. Exits with 0 only when nothing failed."""
+    if frame:
+        checked = frame_findings(_ask_gateway("POST", url, "/coe/frames/check", api_key))
+        _report(checked, as_json=as_json, table=tables.findings(checked))
+        raise typer.Exit(0 if is_fit(checked) else 1)
     with usage_errors():
         settings = _settings(college=college, memory_budget=memory_budget, host=host, port=port)
-        found = describe(settings, read_engine_memory())
+        found, _ = _planned(settings)
         findings = diagnose(read_machine(host=settings.host, port=settings.port), found)
     _report(findings, as_json=as_json, table=tables.findings(findings))
     raise typer.Exit(0 if is_fit(findings) else 1)
 
 
+def _planned(settings: Settings) -> tuple[College, FootprintPlanner]:
+    """The college with its engines as llama.cpp plans them, and who asked it."""
+    reading = read_engine_memory()
+    planner = open_planner(settings, reading, memory_budget_bytes(settings, reading))
+    return describe(settings, reading, footprint=planner.footprint), planner
+
+
 @app.command()
 def plan(college: CollegeOption = None, memory_budget: BudgetOption = None, as_json: JsonOption = False) -> None:
-    """Show what each specialist's engine needs in memory, and what fits the budget."""
-    found = _college(college, memory_budget)
-    _report(tables.plan_object(found), as_json=as_json, table=tables.plan(found))
+    """Show what each specialist's engine needs in memory, what fits the budget, and what swaps would move."""
+    with usage_errors():
+        found, planner = _planned(_settings(college=college, memory_budget=memory_budget))
+        if found.error is not None:
+            raise CatalogueError(found.error)
+        planned = plan_college(found, placed=planner.placed)
+    _report(plan_tables.plan_object(planned), as_json=as_json, table=plan_tables.plan_view(planned))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 Reads files and the machine's memory, loads no model. The gateway itself serves from the catalogue, not from this.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from gateway.memory import engine_footprint, memory_budget
 from gateway.settings import Settings
 from specialists.catalogue import load_catalogue
 from specialists.engine.protocol import EngineSpec
-from specialists.errors import CatalogueError
+from specialists.errors import CatalogueError, ModelTooLarge
 from specialists.manifest import SpecialistManifest
 from specialists.pool.budget import MemoryReading
 from specialists.pool.footprint import Footprint
@@ -34,13 +35,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class College:
-    """`error` says why the file cannot be used at all; then there are no entries."""
+    """`error` says why the file cannot be used at all; then there are no entries. `uses_gpu`: llama.cpp does here."""
 
     path: Path
     budget_bytes: int
     default: str = ""
     entries: tuple[Entry, ...] = ()
     error: str | None = None
+    uses_gpu: bool = False
 
     def engines(self) -> dict[EngineSpec, list[Entry]]:
         """The engines this college would run, each with the specialists that share it."""
@@ -51,27 +53,41 @@ class College:
 
     def fits(self, entry: Entry) -> bool | None:
         """Whether the entry's engine fits the budget by itself; None when its footprint is not known."""
-        return None if entry.footprint is None else entry.footprint.total_bytes <= self.budget_bytes
+        return None if entry.footprint is None else entry.footprint.charged_bytes <= self.budget_bytes
 
 
-def describe(settings: Settings, reading: MemoryReading) -> College:
-    """The college that the settings name. Raises InvalidSetting; a bad college becomes its `error`."""
+def describe(
+    settings: Settings, reading: MemoryReading, *, footprint: Callable[[EngineSpec], Footprint] = engine_footprint
+) -> College:
+    """The college that the settings name. Raises InvalidSetting; a bad college becomes its `error`.
+
+    `footprint` says what an engine takes. Where it raises ModelTooLarge, its specialists cannot be served.
+    """
     budget_bytes = memory_budget(settings, reading)
     try:
         catalogue = load_catalogue(settings.college)
     except CatalogueError as error:
         return College(path=settings.college, budget_bytes=budget_bytes, error=str(error))
-    engines = {each.engine for each in catalogue.specialists.values() if each.unavailable is None}
-    footprints = {spec: engine_footprint(spec) for spec in engines}
+    footprints: dict[EngineSpec, Footprint] = {}
+    too_large: dict[EngineSpec, str] = {}
+    for spec in {each.engine for each in catalogue.specialists.values() if each.unavailable is None}:
+        try:
+            footprints[spec] = footprint(spec)
+        except ModelTooLarge as error:
+            too_large[spec] = str(error)
     return College(
         path=settings.college,
         budget_bytes=budget_bytes,
         default=catalogue.default,
-        entries=tuple(_entry(manifest, footprints.get(manifest.engine)) for manifest in catalogue.specialists.values()),
+        uses_gpu=reading.device_free_bytes is not None,
+        entries=tuple(
+            _entry(manifest, footprints.get(manifest.engine), too_large.get(manifest.engine))
+            for manifest in catalogue.specialists.values()
+        ),
     )
 
 
-def _entry(manifest: SpecialistManifest, footprint: Footprint | None) -> Entry:
+def _entry(manifest: SpecialistManifest, footprint: Footprint | None, too_large: str | None) -> Entry:
     here = manifest.unavailable is None
     return Entry(
         tag=manifest.tag,
@@ -79,6 +95,6 @@ def _entry(manifest: SpecialistManifest, footprint: Footprint | None) -> Entry:
         engine=manifest.engine,
         size_bytes=manifest.engine.model_path.stat().st_size if here else None,
         footprint=footprint if here else None,
-        unavailable=manifest.unavailable,
+        unavailable=manifest.unavailable or too_large,
         notes=manifest.notes,
     )

@@ -6,6 +6,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from gateway.college import College
 from gateway.machine import Machine
@@ -47,6 +48,22 @@ def diagnose(machine: Machine, college: College) -> list[Finding]:
 def is_fit(findings: list[Finding]) -> bool:
     """Whether nothing failed."""
     return all(finding.status is not Status.FAIL for finding in findings)
+
+
+def frame_findings(checked: dict[str, Any]) -> list[Finding]:
+    """What a running gateway's `/coe/frames/check` has found."""
+    found = [_frame(frame) for frame in checked["frames"]]
+    return found or [Finding("frames", Status.WARN, "none is loaded", "ask a specialist of a family something first")]
+
+
+def _frame(frame: dict[str, Any]) -> Finding:
+    name = f"{frame['weights']} as {frame['serving']}"
+    size = format_bytes(frame["num_bytes"])
+    if frame["sound"]:
+        detail = f"{frame['num_slots']} slots ({size}) are as in their files; digest {frame['digest'][:16]}"
+        return Finding(name, Status.OK, detail)
+    mend = f"POST /coe/specialists/{frame['serving']}/unload, and look after this machine's memory"
+    return Finding(name, Status.FAIL, "; ".join(frame["mismatches"][:3]), mend)
 
 
 def _python(machine: Machine) -> Finding:

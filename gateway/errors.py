@@ -201,7 +201,7 @@ def validation_reply(error: ValidationError) -> ErrorReply:
     first = error.errors(include_url=False)[0]
     param = ".".join(str(part) for part in first["loc"]) or None
     kind = first["type"]
-    if kind == "unsupported_parameter":
+    if kind in ("unsupported_parameter", "invalid_json_schema"):
         code = kind
     elif kind.endswith("_type") or kind in ("is_instance_of", "none_required"):
         code = "invalid_type"
@@ -219,7 +219,8 @@ def validation_reply(error: ValidationError) -> ErrorReply:
 def _quoted(complaint: Mapping[str, Any]) -> str:
     """The offending value if it is short and plain, so that the client need not search for it."""
     value = complaint["input"]
-    if complaint["type"] == "unsupported_parameter" or not isinstance(value, str | int | float | bool):
+    is_said = complaint["type"] in ("unsupported_parameter", "invalid_json_schema")
+    if is_said or not isinstance(value, str | int | float | bool):
         return ""
     if isinstance(value, int) and abs(value) >= 10**MAX_QUOTED_CHARACTERS:
         return ""  # str() of such a number is slow, and refused by Python beyond 4,300 digits

@@ -5,6 +5,7 @@ Knows neither engines nor dialects: `gateway.answer` makes these events, the enc
 
 from msgspec import Struct
 
+from gateway.calculator.calls import Calculation
 from specialists.request import FinishReason, LoopReport, Started, TokenLogprob, Usage
 
 
@@ -24,13 +25,27 @@ class ChoiceDelta(Struct, frozen=True):
     logprobs: tuple[TokenLogprob, ...]
 
 
+class ChoiceToolCall(Struct, frozen=True):
+    """More of call number `call` of choice `index`: a piece of its arguments, which are JSON text when joined.
+
+    The first piece of a call, and no other, has its `id` and the function's `name`.
+    """
+
+    index: int
+    call: int
+    arguments: str
+    id: str = ""
+    name: str = ""
+
+
 class ChoiceFinished(Struct, frozen=True):
-    """`loop` is None where no guard watched."""
+    """`loop` is None where no guard watched. `calculations` are those that the calculator made for this choice."""
 
     index: int
     reason: FinishReason
     usage: Usage
     loop: LoopReport | None = None
+    calculations: tuple[Calculation, ...] = ()
 
 
-AnswerEvent = ChoiceStarted | ChoiceDelta | ChoiceFinished
+AnswerEvent = ChoiceStarted | ChoiceDelta | ChoiceToolCall | ChoiceFinished

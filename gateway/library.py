@@ -77,6 +77,11 @@ class Library:
     # ── questions ────────────────────────────────────────────────────────────
 
     @property
+    def catalogue(self) -> Catalogue:
+        """The college as its file said when it was read last."""
+        return self._college
+
+    @property
     def college(self) -> Mapping[str, SpecialistManifest]:
         """The college's own specialists as they are now; personas are nobody whom `auto` would ask."""
         return _Current(lambda: self._college.specialists)
@@ -158,18 +163,23 @@ class Library:
         await self._change(lambda shelf: _with_pulled(shelf, model))
         logger.info("%s was pulled", tag)
 
-    async def _refresh(self) -> None:
-        """Look again at which of the college's weights are here."""
+    async def reread(self) -> Catalogue:
+        """Read the college's file again; the next request sees what it says. Raises CatalogueError, nothing changed."""
         async with self._changing:
-            try:
-                college = await asyncio.to_thread(self._reload)
-            except CatalogueError as error:
-                logger.error("the college cannot be read again: %s", error)
-                raise SpecialistUnavailable(
-                    "The weights are here, but the college's file has gone bad; the gateway's log says how."
-                ) from None
+            college = await asyncio.to_thread(self._reload)
             self._all = await asyncio.to_thread(self._with_shelf, college, self._shelf)
             self._college = college
+        return college
+
+    async def _refresh(self) -> None:
+        """Look again at which of the college's weights are here."""
+        try:
+            await self.reread()
+        except CatalogueError as error:
+            logger.error("the college cannot be read again: %s", error)
+            raise SpecialistUnavailable(
+                "The weights are here, but the college's file has gone bad; the gateway's log says how."
+            ) from None
 
     # ── small parts ──────────────────────────────────────────────────────────
 

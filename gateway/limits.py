@@ -1,8 +1,8 @@
 """Bounds on what a request may cost before it means anything: body size, time between its bytes, JSON depth.
 
-`BodyLimits` is a plain ASGI class: it passes the body through as it comes and raises into the reader when a
-bound is crossed. `parse_json` turns a complete body into Python values with a fixed depth (200 levels) and never
-NaN or an infinity. What the values mean is checked by the dialects' schemas.
+`BodyLimits` is a plain ASGI class: it passes the body through as it comes and raises into the reader when a bound is
+crossed, or refuses it unread. `parse_json` turns a complete body into Python values with a fixed depth (200 levels) and
+never NaN or an infinity. What the values mean is checked by the dialects' schemas.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import BodyTooLarge, BodyTooSlow, MalformedBody, reply_for, respond
+from gateway.errors import CLOSE, BodyTooLarge, BodyTooSlow, GatewayError, MalformedBody, reply_for, respond
 
 
 def parse_json(body: bytes) -> object:
@@ -50,8 +50,14 @@ def _path_of_non_finite(value: object) -> str | None:
     return None
 
 
+class AmbiguousBody(GatewayError):
+    """Two servers could see its end at different places, and take what follows for a request of somebody else."""
+
+    headers: Mapping[str, str] = CLOSE
+
+
 class BodyLimits:
-    """Refuses bodies that are declared or grow too large, or that pause for too long.
+    """Refuses bodies that are declared or grow too large, that pause for too long, or that end in two places.
 
     A declared size is judged before a byte is read. Limits end with the body: afterwards `receive` only waits
     for the client to leave, for as long as that takes.
@@ -66,12 +72,18 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = _declared_length(scope)
-        if declared is not None and declared > self._max_body_bytes:
-            refusal = reply_for(self._too_large(), request_id="")
-            await respond(refusal, scope)(scope, receive, send)
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await respond(reply_for(refusal, request_id=""), scope)(scope, receive, send)
             return
         await self._app(scope, self._limited(receive), send)
+
+    def _refusal(self, scope: Scope) -> GatewayError | None:
+        """Why not even a byte of the body should be read, or None."""
+        declared = _declared_length(scope)
+        if declared is not None and any(name == b"transfer-encoding" for name, _ in scope["headers"]):
+            return AmbiguousBody("Send either Content-Length or Transfer-Encoding, not both.")
+        return self._too_large() if declared is not None and declared > self._max_body_bytes else None
 
     def _limited(self, receive: Receive) -> Receive:
         num_bytes = 0

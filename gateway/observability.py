@@ -1,8 +1,9 @@
 """What operators see: request ids, one access line per request, and Prometheus metrics.
 
 Each app has its own registry, so two apps in one process never share a counter. Label values come from closed sets
-(route templates, statuses, the college's tags), so that no client can make the metrics grow. Reading them never
-wakes a model. It implements what the pool and the answers report to, and knows neither.
+(route templates, statuses, the college's tags, the operator's names of keys), so that no client can make the metrics
+grow. Reading them never wakes a model. It implements what the pool, the answers and the keys report to, and knows none
+of them.
 """
 
 import json
@@ -11,10 +12,12 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import reply_for, respond
@@ -35,7 +38,7 @@ _TOKEN_GAPS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.
 
 
 class Metrics:
-    """The counters of one gateway; a PoolObserver and a GenerationObserver."""
+    """The counters of one gateway; a PoolObserver, a GenerationObserver and a KeyObserver."""
 
     def __init__(self, specialists: Iterable[str]) -> None:
         self._known = frozenset(specialists)
@@ -53,6 +56,17 @@ class Metrics:
             "coe_inter_token_seconds", "Between two texts of one answer.",
             ("specialist",), buckets=_TOKEN_GAPS, registry=registry,
         )  # fmt: skip
+        self._key_requests = Counter(
+            "coe_key_requests", "POST requests by API key and outcome.", ("key", "outcome"), registry=registry
+        )
+        self._key_tokens = Counter("coe_key_tokens", "Tokens by API key and kind.", ("key", "kind"), registry=registry)
+        self._lookups = Histogram(
+            "coe_lookup_seconds", "Looking up what a specialist's documents say.",
+            ("specialist", "outcome"), buckets=_WAITS, registry=registry,
+        )  # fmt: skip
+        self._calculations = Counter(
+            "coe_calculations", "Calculations made for answers.", ("specialist", "outcome"), registry=registry
+        )
         by_domain = ("specialist", "domain")
         self._guarded = Counter(
             "coe_guarded_answers", "Answers watched by the loop guard, by what came of it.",
@@ -84,10 +98,27 @@ class Metrics:
             tag: (self._first_token.labels(tag), self._gap.labels(tag)) for tag in (*sorted(self._known), OTHERS)
         }  # a lookup of labels costs more than the measurement itself
 
+    def know(self, specialists: Iterable[str]) -> None:
+        """Count these by their own names from now on, beside those that are known."""
+        self._known |= frozenset(specialists)
+        for tag in self._known - self._timed.keys():
+            self._timed[tag] = (self._first_token.labels(tag), self._gap.labels(tag))
+
     def watch_memory(self, budget_bytes: Callable[[], float], resident_bytes: Callable[[], float]) -> None:
         """Ask these two whenever the metrics are read."""
         self._budget.set_function(budget_bytes)
         self._resident.set_function(resident_bytes)
+
+    def watch_footprints(self, footprints: Callable[[], Mapping[str, float]]) -> None:
+        """Ask this whenever the metrics are read: bytes by specialist, of those in memory."""
+        self.registry.register(_Footprints(lambda: self._by_known_name(footprints())))
+
+    def _by_known_name(self, footprints: Mapping[str, float]) -> Mapping[str, float]:
+        summed: dict[str, float] = {}
+        for specialist, num_bytes in footprints.items():
+            name = specialist if specialist in self._known else OTHERS
+            summed[name] = summed.get(name, 0.0) + num_bytes
+        return summed
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -111,6 +142,21 @@ class Metrics:
         self._tokens.labels(specialist, "prompt").inc(usage.prompt_tokens)
         self._tokens.labels(specialist, "cached").inc(usage.cached_tokens)
         self._tokens.labels(specialist, "completion").inc(usage.completion_tokens)
+
+    def key_asked(self, key: str, *, outcome: str) -> None:
+        self._key_requests.labels(key, outcome).inc()
+
+    def key_spent(self, key: str, *, prompt_tokens: int, completion_tokens: int) -> None:
+        self._key_tokens.labels(key, "prompt").inc(prompt_tokens)
+        self._key_tokens.labels(key, "completion").inc(completion_tokens)
+
+    def looked_up(self, specialist: str, *, seconds: float, outcome: str) -> None:
+        specialist = specialist if specialist in self._known else OTHERS
+        self._lookups.labels(specialist, outcome).observe(seconds)
+
+    def calculated(self, specialist: str, *, is_error: bool) -> None:
+        specialist = specialist if specialist in self._known else OTHERS
+        self._calculations.labels(specialist, "error" if is_error else "result").inc()
 
     def guarded(self, specialist: str, domain: str, report: LoopReport) -> None:
         labels = (specialist if specialist in self._known else OTHERS, domain)
@@ -139,6 +185,20 @@ class Metrics:
         self._queue_wait.observe(seconds)
 
 
+class _Footprints(Collector):
+    """A gauge whose specialists come and go."""
+
+    def __init__(self, read: Callable[[], Mapping[str, float]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        text = "Memory planned for the specialists that are loaded; those that share an engine share it evenly."
+        family = GaugeMetricFamily("coe_footprint_bytes", text, labels=["specialist"])
+        for specialist, num_bytes in self._read().items():
+            family.add_metric([specialist], num_bytes)
+        yield family
+
+
 def _outcome(report: LoopReport) -> str:
     """Nothing seen, seen and left alone, rescued, or ended where it began to repeat itself."""
     if not report.hits:
@@ -151,7 +211,8 @@ def _outcome(report: LoopReport) -> str:
 class Observability:
     """The outermost ASGI layer: names each request, counts it, logs it, and turns what nobody expected into a 500.
 
-    What inner layers know is left in `scope["state"]`: `specialist`, `outcome`. The request's own id is read there.
+    What inner layers know is left in `scope["state"]`: `specialist`, `outcome`, `key` (its name), and `headers` that go
+    out with any answer. The request's own id is read there.
     """
 
     def __init__(
@@ -183,7 +244,7 @@ class Observability:
             nonlocal status, has_started
             if message["type"] == "http.response.start":
                 has_started, status = True, message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode("ascii"))]
+                message["headers"] = [*message.get("headers", ()), *_named(request_id, state.get("headers", {}))]
             await send(message)
 
         self._lifecycle.request_began()
@@ -212,6 +273,12 @@ def _presented_id(scope: Scope) -> str | None:
     return None
 
 
+def _named(request_id: str, headers: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
+    yield b"x-request-id", request_id.encode("ascii")
+    for name, value in headers.items():
+        yield name.encode("ascii"), value.encode("ascii")
+
+
 def _route(scope: Scope) -> str:
     """The template of the route that matched, such as /v1/models/{model}; never a path a client made up."""
     return getattr(scope.get("route"), "path", "unmatched")
@@ -225,6 +292,7 @@ def _log_access(scope: Scope, state: MutableMapping[str, Any], *, status: int, s
         "status": status,
         "seconds": round(seconds, 4),
         "client": (scope.get("client") or ("",))[0],
+        "key": state.get("key", ""),
         "specialist": state.get("specialist", ""),
         "outcome": state.get("outcome", ""),
     }

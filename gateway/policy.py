@@ -13,6 +13,9 @@ Rules, in the order in which they are applied:
 5. Everything else is the client's where it asked and the specialist's where it did not; repeat_penalty
    stays within 1 to 1.5, max_tokens below the specialist's own limit.
 6. Loop guard: the mode that the client names, unless the specialist's rules keep it from choosing.
+7. A specialist with a calculator is told how to use it after its own system text, and shown it in an example turn,
+   unless the client declines, or the answer has to follow a schema or may call the client's own tools: neither leaves
+   room for calls of ours.
 
 It knows no HTTP and no engine. Randomness is not drawn here: a request without a seed stays without one.
 """
@@ -24,6 +27,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace as replace_struct
 
+from gateway.calculator.calls import CALL_MARKS, EXAMPLE, INSTRUCTIONS
 from gateway.request import ChatRequest, CompletionRequest, SamplingWishes
 from gateway.settings import TemperaturePolicy
 from specialists.errors import RequestRejected
@@ -44,6 +48,7 @@ CLOSED_THINK_BLOCK = "<think></think>\n"
 CLAMP_TEMPERATURE = (0.0, 0.7)
 CLAMP_REPEAT_PENALTY = (1.0, 1.5)
 MAX_CHOICES_IN_ALL = 16
+CALCULATOR_ON = "on"
 NUM_SEEDS = 2**32 - 1  # the engine takes 32 bits, of which all ones mean "draw one"
 
 T = TypeVar("T")
@@ -66,12 +71,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class PolicyReport:
-    """What the client is told of the policy's work. `think` is closed for conversations, none for raw text."""
+    """What the client is told of the policy's work. `think` is closed for conversations, none for raw text.
+
+    `calculator` is "on", or why it is not; None where the specialist has none.
+    """
 
     temperature: float
     think: str
     changes: tuple[Change, ...] = ()
     loop_guard: LoopGuardMode = LoopGuardMode.OFF
+    calculator: str | None = None
 
     def as_header(self) -> str:
         """One ASCII line, such as `temperature=0.6 (asked 1.2; enforce), think=closed`."""
@@ -101,9 +110,17 @@ class RequestPolicy:
     temperature: TemperaturePolicy = TemperaturePolicy.ENFORCE
     max_choices: int = 8
 
-    def apply(self, request: ChatRequest | CompletionRequest, manifest: SpecialistManifest, *, request_id: str) -> Plan:
+    def apply(
+        self,
+        request: ChatRequest | CompletionRequest,
+        manifest: SpecialistManifest,
+        *,
+        request_id: str,
+        priority: int = 0,
+    ) -> Plan:
         """Plan the generations for `request`. Raises RequestRejected when more choices are asked than allowed."""
-        prompts = list(_prompts(request, manifest))
+        calculator = _calculator(request, manifest)
+        prompts = list(_prompts(request, manifest, has_calculator=calculator == CALCULATOR_ON))
         self._refuse_too_many(request.n, len(prompts))
         sampling, changes = self.sampling(request.wishes, manifest.sampling, manifest.context_tokens)
         max_tokens, shortened = _max_tokens(request.max_tokens, manifest.max_tokens)
@@ -120,12 +137,15 @@ class RequestPolicy:
             loop_guard=_loop_guard(request.loop_guard, manifest.loop_guard),
             is_streamed=request.is_streamed,
             specialist=manifest.tag,
+            priority=priority,
+            call_marks=CALL_MARKS if calculator == CALCULATOR_ON else None,
         )
         report = PolicyReport(
             temperature=sampling.temperature,
             think="closed" if isinstance(request, ChatRequest) else "none",
             changes=(*changes, *shortened),
             loop_guard=template.loop_guard.mode,
+            calculator=calculator,
         )
         return Plan(tuple(_choices(template, prompts, request.n)), report)
 
@@ -210,26 +230,48 @@ def _max_tokens(asked: int | None, own: int) -> tuple[int, tuple[Change, ...]]:
     return value, _changed("max_tokens", value, asked, "limit")
 
 
-def _prompts(request: ChatRequest | CompletionRequest, manifest: SpecialistManifest) -> Iterable[Prompt]:
+def _calculator(request: ChatRequest | CompletionRequest, manifest: SpecialistManifest) -> str | None:
+    """ "on", or why a specialist that has a calculator does not use it now."""
+    if not manifest.calculator:
+        return None
+    if not isinstance(request, ChatRequest):
+        return "off: raw completion"
+    if not request.calculator:
+        return "off: declined"
+    if request.json_schema is not None:
+        return "off: response_format"
+    if request.tool_use is not None:
+        return "off: tools"
+    return CALCULATOR_ON
+
+
+def _prompts(
+    request: ChatRequest | CompletionRequest, manifest: SpecialistManifest, *, has_calculator: bool
+) -> Iterable[Prompt]:
     if isinstance(request, ChatRequest):
-        yield chat_prompt(request.messages, manifest)
+        conversation = chat_prompt(request.messages, manifest, has_calculator=has_calculator)
+        yield replace_struct(conversation, tool_use=request.tool_use)
         return
     for prompt in request.prompts:
         yield TextPrompt(text=prompt) if isinstance(prompt, str) else TokenPrompt(tokens=prompt)
 
 
-def chat_prompt(messages: tuple[Message, ...], manifest: SpecialistManifest) -> ChatPrompt:
-    """Rules 1 to 3: the conversation as the specialist sees it, ending in the closed think block."""
+def chat_prompt(
+    messages: tuple[Message, ...], manifest: SpecialistManifest, *, has_calculator: bool = False
+) -> ChatPrompt:
+    """Rules 1 to 3 and 7: the conversation as the specialist sees it, ending in the closed think block."""
     turns = [Message(role="system", content=m.content) if m.role == "developer" else m for m in messages]
     continuation = ""
     if len(turns) > 1 and turns[-1].role == "assistant":
         continuation = _LEADING_CLOSED_BLOCK.sub("", turns.pop().content)
     system = [manifest.system] if manifest.system else []
+    if has_calculator:
+        system.append(INSTRUCTIONS)
     if turns and turns[0].role == "system":
         system.append(turns.pop(0).content)
     opening = [Message(role="system", content="\n\n".join(system))] if system else []
     return ChatPrompt(
-        messages=(*opening, *manifest.examples, *turns),
+        messages=(*opening, *(EXAMPLE if has_calculator else ()), *manifest.examples, *turns),
         assistant_prefill=CLOSED_THINK_BLOCK,
         continuation=continuation,
     )

@@ -6,7 +6,7 @@ engine's own types beyond Message.
 
 from dataclasses import dataclass
 
-from specialists.request import LoopGuardMode, Message
+from specialists.request import LoopGuardMode, Message, ToolUse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,10 @@ NO_THREAD = ConversationThread()
 class ChatRequest:
     """A conversation to be answered `n` times. `json_schema` is a schema as text that each answer must match.
 
+    `tool_use` is what the answer may call, None where nothing.
+
+    `calculator` and `knowledge`: whether the specialist may use what it has of them.
+
     Unless it `is_streamed` nobody sees any of an answer before all of it.
     """
 
@@ -53,9 +57,12 @@ class ChatRequest:
     stop: tuple[str, ...] = ()
     n: int = 1
     logprobs: int | None = None
+    tool_use: ToolUse | None = None
     json_schema: str | None = None
     thread: ConversationThread = NO_THREAD
     loop_guard: LoopGuardMode | None = None
+    calculator: bool = True
+    knowledge: bool = True
     is_streamed: bool = True
 
 

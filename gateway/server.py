@@ -14,7 +14,7 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 import uvicorn
@@ -78,7 +78,7 @@ async def _serve(settings: Settings, build: Callable[[Settings], Services], list
     host, port = listener.getsockname()[:2]
     with server.signals():
         logger.info("Serving %s on http://%s:%d", services.catalogue.name, host, port)
-        if settings.api_key is None:
+        if settings.api_key is None and not (services.keys and services.keys.is_guarded):
             logger.warning("open to anyone on %s: no COE_API_KEY set", settings.host)
         await server.serve_until_told(listener)
 
@@ -113,6 +113,8 @@ class GatewayServer(uvicorn.Server):
         self._services = services
         self._last_resort = last_resort
         self._draining: asyncio.Task[None] | None = None
+        self._rereading: asyncio.Future[None] | None = None
+        self._is_to_reread = False
         self._deadline: asyncio.Timeout | None = None
         self._is_ending = False
 
@@ -133,15 +135,31 @@ class GatewayServer(uvicorn.Server):
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT while the context lasts; needs the main thread."""
+        """Take SIGTERM, SIGINT and SIGHUP while the context lasts; needs the main thread."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
+        had_terminal = os.isatty(0)
+
+        def hang_up() -> None:
+            """Somebody wants the college read again, or the terminal that this was started from has gone."""
+            (self.stop if had_terminal and not os.isatty(0) else self.reread)()
+
+        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: hang_up}
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in handlers:
                 loop.remove_signal_handler(number)
+
+    def reread(self) -> None:
+        """Read the college's file again, once at a time; being told while that happens means once more."""
+        if self._rereading is not None and not self._rereading.done():
+            self._is_to_reread = True
+            return
+        self._is_to_reread = False
+        self._rereading = asyncio.get_running_loop().create_task(_awaited(self._services.reread()))
+        self._rereading.add_done_callback(lambda _: self.reread() if self._is_to_reread else None)
 
     def stop(self) -> None:
         """Drain; called again, end at once."""
@@ -179,6 +197,13 @@ class GatewayServer(uvicorn.Server):
                     await services.lifecycle.wait_idle()
         finally:
             self.should_exit = True
+
+
+async def _awaited(step: Awaitable[None]) -> None:
+    try:
+        await step
+    except Exception:  # task boundary: whatever it was, the college stays as it is and is served
+        logger.exception("reading the college again failed")
 
 
 def exit_within(seconds: float) -> None:

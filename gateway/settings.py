@@ -11,6 +11,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway.keys import FILE_NAME
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -46,6 +48,9 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(
         default=None, description="Key that clients must send as a bearer token or x-api-key; unset, anyone may ask."
     )
+    keys_file: Path | None = Field(
+        default=None, description="File of the keys that `coe keys` makes; unset, keys.json in COE_HOME."
+    )
     allowed_hosts: str | None = Field(
         default=None,
         description="Host names that clients may use beside local ones, comma-separated; * for any, as with a key.",
@@ -56,7 +61,7 @@ class Settings(BaseSettings):
     )
     home: Path = Field(
         default=Path("~/.college-of-experts"),
-        description="Folder for what is made while serving: personas, and the list of pulled models.",
+        description="Folder for what is made while serving: personas, API keys, and the list of pulled models.",
     )
     manage_models: bool = Field(
         default=True, description="Whether clients may create, copy, delete and pull models over /api."
@@ -78,6 +83,9 @@ class Settings(BaseSettings):
     hold_headers_seconds: Seconds = Field(
         default=10.0,
         description="A stream's 200 waits this long for the first token, so that failures before it are real errors.",
+    )
+    queue_comment_seconds: Seconds = Field(
+        default=2.0, description="A stream that waits for a specialist says its place in the queue this often."
     )
     empty_delta_seconds: Seconds = Field(
         default=60.0,
@@ -121,7 +129,12 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field(default=LogLevel.INFO, description="Least severe log line that is written.")
     log_json: bool = Field(default=False, description="Write each log line as one JSON object.")
 
-    @field_validator("supervisor_model", "shadow_model", mode="before")
+    @property
+    def key_path(self) -> Path:
+        """Where the API keys are. Raises RuntimeError where COE_HOME names a home that does not exist."""
+        return self.keys_file if self.keys_file is not None else self.home.expanduser() / FILE_NAME
+
+    @field_validator("keys_file", "supervisor_model", "shadow_model", mode="before")
     @classmethod
     def _empty_path_is_no_path(cls, value: object) -> object:
         """`COE_SHADOW_MODEL=` in an env file means unset, not the current folder."""

@@ -16,10 +16,18 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.events import AnswerEvent, ChoiceStarted
+from specialists.pool.forecast import Forecast
 
 T = TypeVar("T")
 
 KEEPALIVE = b": keepalive\n\n"  # never ": ping", which one client takes for the end of the stream
+
+
+def queue_comment(forecast: Forecast | None) -> bytes | None:
+    """A comment that says where a request stands in the queue; None when it stands in none."""
+    if forecast is None:
+        return None
+    return f": queued position={forecast.position} eta={forecast.eta_seconds:.1f}s\n\n".encode("ascii")
 
 
 class ClientLeft(Exception):
@@ -70,6 +78,7 @@ class StreamTimes:
 
     hold_headers_seconds: float = 10.0
     keepalive_seconds: float = 15.0
+    queue_comment_seconds: float = 2.0
     empty_delta_seconds: float = 60.0
     stalled_reader_seconds: float = 60.0
 
@@ -78,7 +87,8 @@ class EventStream(Response):
     """A streamed answer. Errors before the 200 are raised to the caller, as is ClientLeft at any time.
 
     `headers_now` is asked when the 200 goes out, since some headers tell how long the answer had to wait. `keepalive`
-    makes what is sent into a silence. `scope["state"]["abort_connection"]`, where the server provides it, drops a
+    makes what is sent into a silence, `notice` what the client is to know while it waits, None when there is nothing.
+    `scope["state"]["abort_connection"]`, where the server provides it, drops a
     client that reads nothing.
     """
 
@@ -91,6 +101,7 @@ class EventStream(Response):
         times: StreamTimes,
         media_type: str = "text/event-stream; charset=utf-8",
         keepalive: Callable[[], bytes] = lambda: KEEPALIVE,
+        notice: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -100,6 +111,7 @@ class EventStream(Response):
         self._times = times
         self._content_type = media_type
         self._keepalive = keepalive
+        self._notice = notice
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         abort = scope.get("state", {}).get("abort_connection")
@@ -152,7 +164,9 @@ class EventStream(Response):
             wait = due - outlet.now()
             if wait > 0:
                 # No longer than between two signs of life: meanwhile the stream may have opened, or be blocked.
-                await asyncio.sleep(min(wait, self._times.keepalive_seconds))
+                is_queued = self._notice() is not None
+                beat = self._times.queue_comment_seconds if is_queued else self._times.keepalive_seconds
+                await asyncio.sleep(min(wait, beat))
             elif duty is None:
                 outlet.abort()
                 return
@@ -164,11 +178,15 @@ class EventStream(Response):
         times, encoder = self._times, self._encoder
         if not outlet.is_open:
             due = outlet.last_write + times.hold_headers_seconds
-            return due, lambda: outlet.open(encoder.opening() or self._keepalive())
+            return due, lambda: outlet.open(encoder.opening() + (self._notice() or b"") or self._keepalive())
         if outlet.blocked_since is not None:
             return outlet.blocked_since + times.stalled_reader_seconds, None
         silent = outlet.last_text + times.empty_delta_seconds
         quiet = outlet.last_write + times.keepalive_seconds
+        if (notice := self._notice()) is not None:
+            told = outlet.last_write + times.queue_comment_seconds
+            if told < min(silent, quiet):
+                return told, lambda: outlet.write(notice, is_text=False)
         if silent <= quiet:
             return silent, lambda: outlet.write(encoder.empty() or self._keepalive(), is_text=True)
         return quiet, lambda: outlet.write(self._keepalive(), is_text=False)

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from gateway.college import College
 from gateway.doctor import Finding, Status
@@ -55,48 +53,6 @@ def served(listed: Sequence[dict[str, Any]]) -> Table:
     for model in listed:
         table.add_row(escape(str(model.get("id", ""))), escape(str(model.get("owned_by", ""))))
     return table
-
-
-def plan_object(college: College) -> dict[str, Any]:
-    engines = [
-        {
-            "file": str(spec.model_path),
-            "context_tokens": spec.context_tokens,
-            "parallel": spec.parallel,
-            "specialists": [entry.tag for entry in sharing],
-            "unavailable": sharing[0].unavailable,
-            "footprint_bytes": sharing[0].footprint.total_bytes if sharing[0].footprint else None,
-            "footprint": asdict(sharing[0].footprint) if sharing[0].footprint else None,
-            "fits": college.fits(sharing[0]),
-        }
-        for spec, sharing in college.engines().items()
-    ]
-    return {"college": str(college.path), "budget_bytes": college.budget_bytes, "engines": engines}
-
-
-def plan(college: College) -> Group:
-    """One paragraph for each engine: its sum, whether it fits, and whom it serves."""
-    paragraphs = [Text(_plan_title(college))]
-    for spec, sharing in college.engines().items():
-        first = sharing[0]
-        heading = f"\n{spec.model_path.name}, {spec.context_tokens} tokens × {spec.parallel} conversations"
-        paragraphs.append(Text(heading, style="bold"))
-        if first.footprint is None:
-            paragraphs.append(Text(f"  {first.unavailable}", style="red"))
-        else:
-            fits, style = ("fits", "green") if college.fits(first) else ("can never be loaded", "red")
-            paragraphs.append(Text.assemble(f"  {first.footprint.explain()}: ", (fits, style)))
-        paragraphs.append(Text(f"  serves {', '.join(entry.tag for entry in sharing)}"))
-    return Group(*paragraphs)
-
-
-def _plan_title(college: College) -> str:
-    known = [sharing[0].footprint.total_bytes for sharing in college.engines().values() if sharing[0].footprint]
-    budget = f"{college.path}: budget {format_bytes(college.budget_bytes)}"
-    if len(known) < 2:
-        return budget
-    together = "fit at once" if sum(known) <= college.budget_bytes else "do not fit at once, so they take turns"
-    return f"{budget}; all {len(known)} engines need {format_bytes(sum(known))} and {together}"
 
 
 def findings(found: Sequence[Finding]) -> Table:

@@ -22,6 +22,7 @@ from gateway.ollama.mapping import (
     text_fields,
     to_chat_request,
     to_generate_request,
+    tool_call_object,
     with_wishes,
 )
 from gateway.ollama.schemas import ChatBody, GenerateBody, Generating
@@ -99,6 +100,8 @@ class AnswerEndpoints:
         await until_client_leaves(request.receive, collect())
         said = self._heading(body, answer.manifest)
         said |= text_fields(body, "".join(tally.content), "".join(tally.thinking))
+        if tally.tool_calls:
+            said["message"]["tool_calls"] = [tool_call_object(call, at) for at, call in enumerate(tally.tool_calls)]
         if body.logprobs:
             said["logprobs"] = ollama_logprobs(tally.logprobs)
         return said | last_object(tally, answer, body)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fastapi import Request
 from starlette.responses import Response
 
+from gateway.caller import current_caller
 from gateway.embeddings import ENCODER_TAG, Embedded, vectors_reply
 from gateway.ollama.schemas import EmbedBody, EmbeddingsBody
 from gateway.ollama.service import find, read_body
@@ -51,4 +52,6 @@ class EmbeddingEndpoints:
             tag = find(self.services, model).tag
             raise RequestRejected(f"'{tag}' makes no embeddings; ask {ENCODER_TAG}.", param="model")
         wanted = self.services.embeddings.embed(texts, dimensions=dimensions, may_truncate=may_truncate)
-        return await until_client_leaves(request.receive, wanted)
+        found = await until_client_leaves(request.receive, wanted)
+        current_caller().spend(found.num_tokens, 0)
+        return found

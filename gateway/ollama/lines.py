@@ -11,8 +11,8 @@ from typing import Any
 
 from gateway.answer import Answer
 from gateway.errors import ErrorReply
-from gateway.events import AnswerEvent, ChoiceDelta
-from gateway.ollama.mapping import Tally, last_object, ollama_logprobs, text_fields
+from gateway.events import AnswerEvent, ChoiceDelta, ChoiceToolCall
+from gateway.ollama.mapping import Tally, last_object, ollama_logprobs, text_fields, tool_call_object
 from gateway.ollama.schemas import ChatBody, Generating
 from gateway.ollama.times import rfc3339
 
@@ -40,6 +40,7 @@ class LineEncoder:
         self._answer = answer
         self._body = body
         self._tally = Tally(begun)
+        self._num_told = 0  # of the calls
         self._clock = clock
         self._unix_time = unix_time
         self._errors = errors
@@ -53,8 +54,17 @@ class LineEncoder:
         return b""
 
     def encode(self, event: AnswerEvent) -> bytes:
+        """A call waits until it is complete, since its arguments are sent as an object."""
         self._tally.note(event, self._clock())
-        return self._delta(event) if type(event) is ChoiceDelta else b""
+        if type(event) is ChoiceDelta:
+            return self._delta(event)
+        num_complete = len(self._tally.tool_calls) - (type(event) is ChoiceToolCall)
+        return b"".join(self._next_call() for _ in range(self._num_told, num_complete))
+
+    def _next_call(self) -> bytes:
+        call = tool_call_object(self._tally.tool_calls[self._num_told], self._num_told)
+        self._num_told += 1
+        return self._line({"message": {"role": "assistant", "content": "", "tool_calls": [call]}, "done": False})
 
     def empty(self) -> bytes:
         return self._text("")

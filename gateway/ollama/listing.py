@@ -70,7 +70,7 @@ class ListingEndpoints:
             "template": details.template(weights.header),
             "details": details.details(weights.header, parent=parent),
             "model_info": details.model_info(weights.header) if weights.header else {},
-            "capabilities": ["completion"],
+            "capabilities": ["completion", "tools"],
             "modified_at": rfc3339(self._modified_at(manifest, weights)),
         }
         return JSONReply(said | ({"system": manifest.system} if manifest.system else {}))

@@ -3,24 +3,59 @@
 Pure: times are given. Streams are `gateway.ollama.lines`; what the fields may hold is decided by the schemas.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.answer import Answer, AnswerTimes
-from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted
-from gateway.ollama.schemas import ChatBody, GenerateBody, Generating, Options
+from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted, ChoiceToolCall
+from gateway.ollama.schemas import ChatBody, GenerateBody, Generating, OllamaMessage, OllamaToolCall, Options
 from gateway.ollama.times import nanoseconds
-from gateway.openai.mapping import chat_logprobs, coe_object
+from gateway.openai.mapping import chat_logprobs, coe_object, take_call
+from gateway.openai.tools import arguments_object, schema_text, tool_use
 from gateway.policy import Change
 from gateway.request import ChatRequest, CompletionRequest, SamplingWishes
+from specialists.errors import RequestRejected
 from specialists.manifest import SpecialistManifest
-from specialists.request import Message, TokenLogprob
+from specialists.request import FinishReason, Message, TokenLogprob, ToolCall
 
 
 def to_chat_request(body: ChatBody) -> ChatRequest:
-    messages = tuple(Message(role=message.role, content=message.content) for message in body.messages)
-    return _chat(body, messages)
+    """Raises RequestRejected on a conversation that ends in calls."""
+    offered = tool_use((tool.function for tool in body.tools), None, parallel=None)
+    return replace(_chat(body, _messages(body.messages)), tool_use=offered)
+
+
+def _messages(messages: Sequence[OllamaMessage]) -> tuple[Message, ...]:
+    """Results name their function, or stand in the order of the calls before them."""
+    found: list[Message] = []
+    waiting: list[ToolCall] = []
+    for index, message in enumerate(messages):
+        calls = tuple(_call(call, f"call_{index}_{number}") for number, call in enumerate(message.tool_calls))
+        if message.role != "tool":
+            waiting = list(calls)
+            found.append(Message(role=message.role, content=message.content, tool_calls=calls))
+            continue
+        call = _answered(message, waiting)
+        name, id = (call.name, call.id) if call is not None else (message.tool_name, message.tool_call_id)
+        found.append(Message("tool", message.content, tool_name=message.tool_name or name, tool_call_id=id))
+    if waiting and found[-1].tool_calls:
+        raise RequestRejected("The last message calls functions; send their results after it.", param="messages")
+    return tuple(found)
+
+
+def _call(call: OllamaToolCall, id: str) -> ToolCall:
+    return ToolCall(call.id or id, call.function.name, schema_text(call.function.arguments))
+
+
+def _answered(message: OllamaMessage, waiting: list[ToolCall]) -> ToolCall | None:
+    """The call that a result answers, which is then no longer waiting."""
+    for call in waiting:
+        if message.tool_call_id in ("", call.id) and message.tool_name in ("", call.name):
+            waiting.remove(call)
+            return call
+    return None
 
 
 def to_generate_request(body: GenerateBody) -> ChatRequest | CompletionRequest:
@@ -43,6 +78,8 @@ def to_generate_request(body: GenerateBody) -> ChatRequest | CompletionRequest:
 
 def _chat(body: Generating, messages: tuple[Message, ...]) -> ChatRequest:
     return ChatRequest(
+        calculator=body.coe is None or body.coe.calculator,
+        knowledge=body.coe is None or body.coe.knowledge,
         model=body.model,
         messages=messages,
         wishes=_wishes(body.options),
@@ -114,6 +151,7 @@ class Tally:
     content: list[str] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    tool_calls: list[ToolCall] = field(default_factory=list)
     finished: ChoiceFinished | None = None
     queue_seconds: float = 0.0
     first_text_at: float | None = None
@@ -124,12 +162,14 @@ class Tally:
         """Take the times of an event, and its end."""
         if type(event) is ChoiceStarted:
             self.queue_seconds = event.event.queue_seconds
-        elif type(event) is ChoiceDelta:
+        elif isinstance(event, ChoiceDelta | ChoiceToolCall):
             self.num_texts += 1
             if self.first_text_at is None:
                 self.first_text_at = now
         elif type(event) is ChoiceFinished:
             self.finished, self.ended_at = event, now
+        if type(event) is ChoiceToolCall:
+            take_call(self.tool_calls, event)
 
     def keep(self, event: AnswerEvent) -> None:
         """Take the text of an event, for an answer that is sent whole."""
@@ -144,13 +184,24 @@ def last_object(tally: Tally, answer: Answer, body: Generating) -> dict[str, Any
     assert tally.finished is not None  # an answer without an end raises instead
     usage = tally.finished.usage
     return {
-        "done_reason": tally.finished.reason.value,
+        "done_reason": _done_reason(tally.finished.reason),
         "done": True,
         **_durations(tally, answer.times, is_split=tally.num_texts > 1 or usage.completion_tokens <= 1),
         "prompt_eval_count": usage.prompt_tokens,
         "eval_count": usage.completion_tokens,
         "coe": coe(answer, body),
     }
+
+
+def _done_reason(reason: FinishReason) -> str:
+    """Ollama's clients find calls by looking, and know no reason for them."""
+    return FinishReason.STOP.value if reason is FinishReason.TOOL_CALLS else reason.value
+
+
+def tool_call_object(call: ToolCall, index: int) -> dict[str, Any]:
+    """A whole call, whose arguments are an object."""
+    arguments = json.loads(arguments_object(call.arguments))
+    return {"id": call.id, "function": {"index": index, "name": call.name, "arguments": arguments}}
 
 
 def _durations(tally: Tally, times: AnswerTimes, *, is_split: bool) -> dict[str, int]:

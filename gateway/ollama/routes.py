@@ -40,6 +40,7 @@ def front_door(page: Endpoint | None = None) -> APIRouter:
     routes = APIRouter()
 
     async def root(request: Request) -> Response:
+        """The dashboard for browsers, a word for everybody else."""
         if page is not None and "text/html" in request.headers.get("accept", ""):
             return await page(request)
         return PlainTextResponse(RUNNING, headers={"vary": "Accept"})

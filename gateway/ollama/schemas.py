@@ -18,11 +18,9 @@ from gateway.openai.schemas import (
     Refused,
     ResponseFormat,
     Stops,
-    Strict,
-    invalid,
-    unsupported,
-    wrong_type,
 )
+from gateway.openai.strict import Strict, invalid, unsupported, wrong_type
+from gateway.openai.tools import MAX_CALL_ID_CHARACTERS, MAX_CALLS_IN_A_MESSAGE, Tools
 from specialists.request import LoopGuardMode
 
 MAX_PARAMETERS = 64
@@ -157,20 +155,34 @@ class Generating(Strict):
         return self.top_logprobs if self.logprobs else None
 
 
+class OllamaFunction(Strict):
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class OllamaToolCall(Strict):
+    """A call of the assistant's, sent back; older clients give it no id."""
+
+    id: Annotated[str, Field(max_length=MAX_CALL_ID_CHARACTERS)] = ""
+    function: OllamaFunction
+
+
 class OllamaMessage(Strict):
     """One turn. `thinking` of earlier answers is not shown to the model again."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
     images: Annotated[None, BeforeValidator(_no_images)] = None
-    tool_calls: Refused = None
+    tool_calls: Annotated[list[OllamaToolCall], Field(max_length=MAX_CALLS_IN_A_MESSAGE)] = Field(default_factory=list)
+    tool_name: Annotated[str, Field(max_length=256)] = ""
+    tool_call_id: Annotated[str, Field(max_length=MAX_CALL_ID_CHARACTERS)] = ""
 
 
 class ChatBody(Generating):
     """The body of POST /api/chat; without messages it loads or unloads."""
 
     messages: Annotated[list[OllamaMessage], Field(max_length=MAX_MESSAGES)] = Field(default_factory=list)
-    tools: Refused = None
+    tools: Tools = Field(default_factory=list)
 
 
 class GenerateBody(Generating):

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.errors import ErrorReply, GatewayError, MalformedBody, NotAllowed, is_expected, reply_for
 from gateway.limits import parse_json
 from gateway.ollama.lines import NDJSON, line
-from gateway.openai.schemas import Strict
+from gateway.openai.strict import Strict
 from gateway.services import Services
 from gateway.streaming import ClientLeft, until_client_leaves
 from specialists.errors import RequestRejected, UnknownSpecialist

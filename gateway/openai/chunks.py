@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.answer import Answer
 from gateway.errors import ErrorReply
-from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted
+from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted, ChoiceToolCall
 from gateway.openai.mapping import Heading, chat_logprobs, coe_object, completion_logprobs, echoed_text, usage_object
 from gateway.request import CompletionRequest
 from specialists.request import FinishReason
@@ -77,6 +77,8 @@ class ChatChunkEncoder(ChunkEncoder):
             return self._delta(event)
         if type(event) is ChoiceFinished:
             return self._finish(event, _chat_choice(event.index, {}, event.reason))
+        if type(event) is ChoiceToolCall:
+            return self._chunk({"choices": [_chat_choice(event.index, {"tool_calls": [_call_delta(event)]})]})
         return b""
 
     def empty(self) -> bytes:
@@ -96,7 +98,15 @@ class ChatChunkEncoder(ChunkEncoder):
         ).encode("ascii")
 
 
-def _chat_choice(index: int, delta: Mapping[str, str], reason: FinishReason | None = None) -> dict[str, Any]:
+def _call_delta(event: ChoiceToolCall) -> dict[str, Any]:
+    """Clients join what comes twice, so a call says its id, type and name once."""
+    if not event.name:
+        return {"index": event.call, "function": {"arguments": event.arguments}}
+    function = {"name": event.name, "arguments": event.arguments}
+    return {"index": event.call, "id": event.id, "type": "function", "function": function}
+
+
+def _chat_choice(index: int, delta: Mapping[str, Any], reason: FinishReason | None = None) -> dict[str, Any]:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason and reason.value}
 
 

@@ -12,9 +12,11 @@ from fastapi import APIRouter, Request
 from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
+from gateway.caller import current_caller
 from gateway.embeddings import ENCODER_TAG, Embedded, Vector, vectors_reply
 from gateway.limits import parse_json
-from gateway.openai.schemas import MAX_MODEL_CHARACTERS, Strict, invalid, unsupported, wrong_type
+from gateway.openai.schemas import MAX_MODEL_CHARACTERS
+from gateway.openai.strict import Strict, invalid, unsupported, wrong_type
 from gateway.services import Services
 from gateway.streaming import until_client_leaves
 from specialists.errors import RequestRejected
@@ -62,6 +64,7 @@ class _Endpoint:
             self._refuse(body.model)
         wanted = self.services.embeddings.embed(body.input, dimensions=body.dimensions)
         found = await until_client_leaves(request.receive, wanted)
+        current_caller().spend(found.num_tokens, 0)
         return vectors_reply(_reply(found, body))
 
     def _refuse(self, model: str) -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.answer import Answer
-from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted
-from gateway.openai.schemas import ChatCompletionBody, CompletionBody, SamplingFields
+from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted, ChoiceToolCall
+from gateway.openai.schemas import ChatCompletionBody, ChatMessage, CompletionBody, SamplingFields
+from gateway.openai.tools import require_answered_calls, tool_use
 from gateway.request import ChatRequest, CompletionRequest, ConversationThread, SamplingWishes
-from specialists.request import Message, TokenLogprob, Usage
+from specialists.request import Message, TokenLogprob, ToolCall, Usage
 
 RUNGS = (None, "resample", "paragraph", "restart", "specialist", "end")  # from the easiest rescue to none
 LOWEST_LOGPROB = -9999.0  # stands for minus infinity, which JSON cannot say
@@ -32,10 +33,14 @@ def _wishes(body: SamplingFields) -> SamplingWishes:
 
 
 def to_chat_request(body: ChatCompletionBody) -> ChatRequest:
-    """max_completion_tokens is the newer name and wins; a missing content is an empty one."""
+    """max_completion_tokens is the newer name and wins; a missing content is an empty one.
+
+    Raises RequestRejected on tools, calls and results that do not belong together.
+    """
     return ChatRequest(
         model=body.model,
-        messages=tuple(Message(role=message.role, content=message.content or "") for message in body.messages),
+        messages=require_answered_calls([_message_of(message) for message in body.messages]),
+        tool_use=tool_use((tool.function for tool in body.tools), body.tool_choice, parallel=body.parallel_tool_calls),
         wishes=_wishes(body),
         max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
         stop=tuple(body.stop),
@@ -44,7 +49,18 @@ def to_chat_request(body: ChatCompletionBody) -> ChatRequest:
         json_schema=body.response_format.schema_text() if body.response_format else None,
         thread=ConversationThread(user=body.user, conversation_id=body.metadata),
         loop_guard=body.loop_guard,
+        calculator=body.coe is None or body.coe.calculator,
+        knowledge=body.coe is None or body.coe.knowledge,
         is_streamed=body.stream,
+    )
+
+
+def _message_of(message: ChatMessage) -> Message:
+    return Message(
+        role=message.role,
+        content=message.content or "",
+        tool_calls=tuple(call.as_call() for call in message.tool_calls),
+        tool_call_id=message.tool_call_id,
     )
 
 
@@ -105,6 +121,8 @@ def coe_object(answer: Answer) -> dict[str, Any]:
         "decision_id": answer.decision.decision_id,
         "sampling": answer.plan.report.as_object(),
         "loop": loop_object(answer),
+        "calculator": calculator_object(answer),
+        "knowledge": knowledge_object(answer),
         "waited_ms": _ms(answer.times.waited_seconds),
         "swap_ms": _ms(answer.times.swap_seconds),
         "engine_ms": _ms(answer.times.engine_seconds),
@@ -133,6 +151,40 @@ def loop_object(answer: Answer) -> dict[str, Any] | None:
         said["handed_to"] = worst.handed_to
     redrawn = sum(report.first_token_redrawn for report in reports)
     return said | {"first_tokens_redrawn": redrawn} if redrawn else said
+
+
+def calculator_object(answer: Answer) -> dict[str, Any] | None:
+    """Whether the calculator was on and what it was asked, in order; None for a specialist without one."""
+    if answer.plan.report.calculator is None:
+        return None
+    calls = [
+        {
+            "choice": index,
+            "expression": each.expression,
+            "result": each.result.text,
+            "exact": each.result.is_exact,
+        }
+        for index, calculations in sorted(answer.calculations.items())
+        for each in calculations
+    ]
+    return {"state": answer.plan.report.calculator, "calls": calls}
+
+
+def knowledge_object(answer: Answer) -> dict[str, Any] | None:
+    """What of the specialist's documents was in the prompt; None for a specialist without any."""
+    found = answer.looked_up
+    if answer.manifest.knowledge is None or found is None:
+        return None if answer.manifest.knowledge is None else {"state": "off", "sources": []}
+    sources = [
+        {
+            "source": hit.passage.source,
+            "position": hit.passage.position,
+            "score": round(hit.score, 3),
+            "similarity": None if hit.similarity is None else round(hit.similarity, 3),
+        }
+        for hit in found.hits
+    ]
+    return {"state": "on", "sources": sources, "warning": found.warning, "ms": _ms(found.seconds)}
 
 
 def _ms(seconds: float | None) -> float | None:
@@ -203,6 +255,7 @@ class ChoiceText:
     reasoning: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: list[ToolCall] = field(default_factory=list)
     finished: ChoiceFinished | None = None
 
     def take(self, event: AnswerEvent) -> None:
@@ -210,6 +263,8 @@ class ChoiceText:
             self.content.append(event.content)
             self.reasoning.append(event.reasoning)
             self.logprobs.extend(event.logprobs)
+        elif isinstance(event, ChoiceToolCall):
+            take_call(self.tool_calls, event)
         elif isinstance(event, ChoiceStarted):
             self.prompt_logprobs = event.event.prompt_logprobs
         else:
@@ -218,6 +273,14 @@ class ChoiceText:
     @property
     def reason(self) -> str | None:
         return None if self.finished is None else self.finished.reason.value
+
+
+def take_call(calls: list[ToolCall], event: ChoiceToolCall) -> None:
+    """Add a piece to the calls of one choice, whose calls come one after the other."""
+    if event.name:
+        calls.append(ToolCall(event.id, event.name, event.arguments))
+    else:
+        calls[-1] = ToolCall(calls[-1].id, calls[-1].name, calls[-1].arguments + event.arguments)
 
 
 def _usages(choices: Iterable[ChoiceText]) -> list[Usage]:
@@ -246,9 +309,16 @@ def chat_completion(heading: Heading, answer: Answer, choices: Sequence[ChoiceTe
 
 
 def _message(choice: ChoiceText) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(choice.content), "refusal": None}
+    content = "".join(choice.content)
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if choice.tool_calls:
+        message |= {"content": content or None, "tool_calls": [_call_object(call) for call in choice.tool_calls]}
     reasoning = "".join(choice.reasoning)
     return message | {"reasoning_content": reasoning} if reasoning else message
+
+
+def _call_object(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def text_completion(

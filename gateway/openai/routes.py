@@ -27,9 +27,11 @@ from gateway.openai.mapping import (
     to_chat_request,
     to_completion_request,
 )
-from gateway.openai.schemas import ChatCompletionBody, CompletionBody, Strict
+from gateway.openai.responses.routes import add_response_routes
+from gateway.openai.schemas import ChatCompletionBody, CompletionBody
+from gateway.openai.strict import Strict
 from gateway.services import Services
-from gateway.streaming import EventStream, StreamEncoder, until_client_leaves
+from gateway.streaming import EventStream, StreamEncoder, queue_comment, until_client_leaves
 from specialists.manifest import SpecialistManifest
 
 logger = logging.getLogger("gateway")
@@ -46,6 +48,7 @@ def openai_routes(services: Services) -> APIRouter:
     endpoints = _Endpoints(services, services.chat_service(), created=int(services.unix_time()))
     routes.add_api_route("/chat/completions", endpoints.chat_completions, methods=["POST"])
     routes.add_api_route("/completions", endpoints.completions, methods=["POST"])
+    add_response_routes(routes, services, endpoints.chat, _error_table)
     routes.add_api_route("/models", endpoints.models, methods=["GET"])
     routes.add_api_route("/models/{model:path}", endpoints.model, methods=["GET"])
     return routes
@@ -111,6 +114,7 @@ class _Endpoints:
             encoder,
             headers_now=lambda: answer_headers(answer),
             times=self.services.stream_times(),
+            notice=lambda: queue_comment(answer.ticket.forecast()),
         )
 
     def _auto(self) -> dict[str, Any]:

@@ -6,22 +6,19 @@ servers do; known ones that are not supported here are refused by name. `null` m
 What the fields mean for a specialist is decided in `gateway.policy`.
 """
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
-from pydantic_core import PydanticCustomError
 
+from gateway.openai.strict import Strict, invalid, unsupported, wrong_type
+from gateway.openai.tools import MAX_CALL_ID_CHARACTERS, ToolCalls, ToolChoiceField, Tools, schema_text
 from specialists.request import LoopGuardMode
 
 LARGEST_TOKEN_COUNT = 2**31 - 1
@@ -35,21 +32,6 @@ MAX_SCHEMA_BYTES = 64 * 1024
 MAX_MODEL_CHARACTERS = 256
 MAX_ID_CHARACTERS = 512
 CONVERSATION_NAMES = ("conversation_id", "chat_id", "thread_id", "session_id")
-
-
-def unsupported(what: str, mend: str) -> PydanticCustomError:
-    """An error that becomes `unsupported_parameter`."""
-    return PydanticCustomError(
-        "unsupported_parameter", "{what} is not supported here; {mend}", {"what": what, "mend": mend}
-    )
-
-
-def invalid(text: str) -> PydanticCustomError:
-    return PydanticCustomError("invalid_value", "{text}", {"text": text})
-
-
-def wrong_type(text: str) -> PydanticCustomError:
-    return PydanticCustomError("json_type", "{text}", {"text": text})
 
 
 def _clamp_huge(value: object) -> object:
@@ -70,6 +52,11 @@ def _refuse(value: object, info: ValidationInfo) -> None:
         raise unsupported(f"The field '{info.field_name}'", "leave it out")
 
 
+def _refuse_old(value: object, info: ValidationInfo) -> None:
+    if value and value not in ("none", "auto"):
+        raise unsupported(f"The field '{info.field_name}', which is deprecated,", "send tools and tool_choice instead")
+
+
 def _refuse_sound(value: object) -> None:
     if value and value != ["text"]:
         raise unsupported("A modality other than text", "ask for ['text'], or leave the field out")
@@ -78,6 +65,7 @@ def _refuse_sound(value: object) -> None:
 TokenCount = Annotated[int, BeforeValidator(_clamp_huge), Field(ge=1)]
 Number = Annotated[float, BeforeValidator(_finite)]
 Refused = Annotated[None, BeforeValidator(_refuse)]
+Superseded = Annotated[None, BeforeValidator(_refuse_old)]
 
 
 def _stops(value: object) -> object:
@@ -93,7 +81,7 @@ def _stops(value: object) -> object:
     return stops
 
 
-def _conversation_id(value: object) -> object:
+def conversation_id(value: object) -> str | None:
     """Of all that may be in `metadata` only the conversation's id means something here."""
     if not isinstance(value, dict):
         raise wrong_type("Input should be an object")
@@ -105,7 +93,7 @@ def _conversation_id(value: object) -> object:
 
 
 UserName = Annotated[str, Field(max_length=MAX_ID_CHARACTERS)]
-ConversationId = Annotated[str | None, BeforeValidator(_conversation_id)]
+ConversationId = Annotated[str | None, BeforeValidator(conversation_id)]
 
 
 Stops = Annotated[list[str], BeforeValidator(_stops)]
@@ -138,19 +126,6 @@ def _bias(bias: object) -> float:
 LogitBias = Annotated[dict[int, float], BeforeValidator(_logit_bias)]
 
 
-class Strict(BaseModel):
-    """Base of every request model. Fields given as null fall back to their defaults."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_means_not_given(cls, data: object) -> object:
-        if not isinstance(data, dict):
-            raise wrong_type("Input should be a JSON object")
-        return {key: value for key, value in data.items() if value is not None}
-
-
 def _content(value: object) -> object:
     """Text, or a list of text parts that are joined; a part of another kind is refused by name."""
     if value is None or isinstance(value, str):
@@ -166,7 +141,7 @@ def _part_text(part: object) -> str:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise wrong_type("Each content part should be an object with a type")
     kind = part["type"]
-    if kind not in ("text", "input_text", "refusal"):
+    if kind not in ("text", "input_text", "output_text", "refusal"):
         raise unsupported(f"A content part of type '{kind[:64]}'", "send text parts only")
     text = part.get("refusal" if kind == "refusal" else "text")
     if not isinstance(text, str):
@@ -174,13 +149,24 @@ def _part_text(part: object) -> str:
     return text
 
 
-class ChatMessage(Strict):
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Annotated[str | None, BeforeValidator(_content)] = Field(default=None, validate_default=True)
+Content = Annotated[str, BeforeValidator(_content)]
 
-    tool_calls: Refused = None
-    function_call: Refused = None
+
+class ChatMessage(Strict):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = Field(default=None, validate_default=True)
+
+    tool_calls: ToolCalls = Field(default_factory=list)
+    tool_call_id: Annotated[str, Field(max_length=MAX_CALL_ID_CHARACTERS)] = ""
+    function_call: Superseded = None
     audio: Refused = None
+
+    @field_validator("tool_calls")
+    @classmethod
+    def _only_the_assistant_may_call(cls, value: ToolCalls, info: ValidationInfo) -> ToolCalls:
+        if value and info.data.get("role", "assistant") != "assistant":
+            raise invalid("Only a message of role 'assistant' may have tool_calls")
+        return value
 
     @field_validator("content")
     @classmethod
@@ -190,13 +176,10 @@ class ChatMessage(Strict):
         return value
 
 
-def _as_text(schema: dict[str, Any]) -> str:
-    return json.dumps(schema, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def _moderate(schema: dict[str, Any]) -> dict[str, Any]:
+def moderate(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A schema that is plain JSON, and not too long. Raises a validation error."""
     try:
-        text = _as_text(schema)
+        text = schema_text(schema)
     except (ValueError, RecursionError):
         raise invalid("The schema should be plain JSON of moderate depth with finite numbers") from None
     if len(text.encode()) > MAX_SCHEMA_BYTES:
@@ -206,7 +189,7 @@ def _moderate(schema: dict[str, Any]) -> dict[str, Any]:
 
 class JSONSchemaFormat(Strict):
     # `schema` is a method of BaseModel, hence the alias
-    definition: Annotated[dict[str, Any], AfterValidator(_moderate)] = Field(alias="schema")
+    definition: Annotated[dict[str, Any], AfterValidator(moderate)] = Field(alias="schema")
 
 
 class ResponseFormat(Strict):
@@ -219,7 +202,7 @@ class ResponseFormat(Strict):
             return None
         if self.type == "json_object" or self.json_schema is None:
             return '{"type":"object"}'
-        return _as_text(self.json_schema.definition)
+        return schema_text(self.json_schema.definition)
 
     @field_validator("json_schema")
     @classmethod
@@ -237,6 +220,8 @@ class CoeFields(Strict):
     """What only this server understands; the answer's object of the same name says what became of it."""
 
     loop_guard: Literal["off", "detect", "rescue"] | None = None
+    calculator: bool = True
+    knowledge: bool = True
 
     @property
     def mode(self) -> LoopGuardMode | None:
@@ -284,10 +269,11 @@ class ChatCompletionBody(SamplingFields):
     user: UserName | None = None
     metadata: ConversationId = None
 
-    tools: Refused = None
-    tool_choice: Refused = None
-    functions: Refused = None
-    function_call: Refused = None
+    tools: Tools = Field(default_factory=list)
+    tool_choice: ToolChoiceField | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Superseded = None
+    function_call: Superseded = None
     audio: Refused = None
     modalities: Annotated[None, BeforeValidator(_refuse_sound)] = None
 

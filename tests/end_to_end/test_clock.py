@@ -23,6 +23,7 @@ JUMPING_COE = (sys.executable, "-m", "tests.end_to_end.jumping_clock")
 READS_THE_WALL_CLOCK = {
     "gateway/services.py",  # `created` of what clients see
     "gateway/library.py",  # when a model was made
+    "gateway/keys_cli.py",  # when a key was made
     "gateway/supervision.py",  # when a decision was made, for people
     "supervisor/supervisor.py",  # the same, where nobody says otherwise
     "specialists/engine/chat_template.py",  # templates that write today's date into the prompt

@@ -14,9 +14,10 @@ from gateway.observability import Metrics
 from gateway.server import GatewayServer, bind, server_config
 from gateway.services import Services
 from gateway.settings import Settings
-from specialists.engine.protocol import EngineSpec
+from specialists.engine.protocol import EngineSpec, FrameReport
 from specialists.errors import SpecialistError, UnknownSpecialist
 from specialists.manifest import SpecialistManifest
+from specialists.pool.forecast import Forecast, Ticket
 from specialists.pool.status import EngineReport, PoolStatus
 from specialists.request import GenerationRequest, SamplingParams
 from tests.fakes import FakeEngine, Script, spec_named
@@ -71,7 +72,7 @@ class FakePool:
     """Leases engines without ever loading anything; records who held what.
 
     Each lease takes the next of `scripts` (the last one serves for ever), so a retry can meet another fate.
-    `gate`, if set, holds every lease back; `error` is raised instead of a lease.
+    `gate`, if set, holds every lease back, with `forecast` on the tickets; `error` is raised instead of a lease.
     """
 
     def __init__(self, *scripts: Script | Callable[[GenerationRequest], Script]) -> None:
@@ -91,10 +92,14 @@ class FakePool:
         self.unloaded: list[EngineSpec] = []
         self.pinned: set[EngineSpec] = set()
         self.keep_alives: list[float | None] = []
+        self.forecast: Forecast | None = None
+        self.frames: dict[EngineSpec, FrameReport] = {}
 
     @asynccontextmanager
-    async def acquire(self, manifest: SpecialistManifest) -> AsyncIterator[FakeLease]:
+    async def acquire(self, manifest: SpecialistManifest, ticket: Ticket | None = None) -> AsyncIterator[FakeLease]:
         self.asked.set()
+        if ticket is not None:
+            ticket.forecast = lambda: self.forecast
         self.keep_alives.append(manifest.keep_alive_seconds)
         self.num_waiting += 1
         try:
@@ -104,6 +109,8 @@ class FakePool:
             self.num_waiting -= 1
             if self.gate is not None and not self.gate.is_set():
                 self.released.set()
+        if ticket is not None:
+            ticket.forecast = lambda: None
         if self.error is not None:
             raise self.error
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
@@ -136,6 +143,9 @@ class FakePool:
 
     def unpin(self, spec: EngineSpec) -> None:
         self.pinned.discard(spec)
+
+    async def check_frames(self, *, num_slots: int, seed: int) -> dict[EngineSpec, FrameReport]:
+        return self.frames
 
     async def drain(self, grace_seconds: float) -> None:
         with suppress(TimeoutError):

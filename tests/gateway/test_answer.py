@@ -29,6 +29,7 @@ class Recorder:
         self.gaps: list[float] = []
         self.usages: list[tuple[str, Usage]] = []
         self.guards: list[tuple[str, str, LoopReport]] = []
+        self.calculations: list[bool] = []
         self.has_text = asyncio.Event()
 
     def first_token(self, specialist: str, *, seconds: float) -> None:
@@ -40,6 +41,9 @@ class Recorder:
 
     def generated(self, specialist: str, usage: Usage) -> None:
         self.usages.append((specialist, usage))
+
+    def calculated(self, specialist: str, *, is_error: bool) -> None:
+        self.calculations.append(is_error)
 
     def guarded(self, specialist: str, domain: str, report: LoopReport) -> None:
         self.guards.append((specialist, domain, report))

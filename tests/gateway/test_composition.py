@@ -1,15 +1,19 @@
 """The services of a real gateway, built from files; no engine is started here."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gateway.composition import build_services
+from gateway.composition import build_services, footprints
 from gateway.memory import InvalidSetting, engine_footprint
 from gateway.settings import Settings
 from specialists.engine.protocol import EngineSpec
 from specialists.errors import CatalogueError, SpecialistUnavailable
-from specialists.pool.status import PoolStatus
+from specialists.pool.eviction import EngineState
+from specialists.pool.status import EngineReport, PoolStatus
+from tests.fakes import spec_named
+from tests.gateway.college import manifest
 from tests.pico import write_pico_gemma
 
 pytestmark = pytest.mark.anyio
@@ -66,3 +70,21 @@ async def test_weights_that_went_away_make_the_specialist_unavailable(tmp_path: 
     for path in (broken, tmp_path / "gone.gguf"):
         with pytest.raises(SpecialistUnavailable):
             engine_footprint(EngineSpec(model_path=path, context_tokens=512))
+
+
+def test_specialists_share_the_footprint_of_their_engine() -> None:
+    """Evenly, over all frames of it, so that the sum is what is planned; who is not in memory has none."""
+    one, other, absent = spec_named("one"), spec_named("other"), spec_named("absent")
+    specialists = [manifest(tag, engine=engine) for tag, engine in
+                   (("a", one), ("b", one), ("c", other), ("d", absent))]  # fmt: skip
+    engines = [report(one, 100), report(replace(one, replica=1), 60), report(other, 7)]
+    status = PoolStatus(budget_bytes=1000, used_bytes=167, engines=tuple(engines), waiting=0)
+
+    assert footprints(status, specialists) == {"a": 80.0, "b": 80.0, "c": 7.0}
+
+
+def report(spec: EngineSpec, footprint_bytes: int) -> EngineReport:
+    return EngineReport(
+        spec=spec, state=EngineState.READY, footprint_bytes=footprint_bytes, progress=1.0, leases=0, waiting=0,
+        is_pinned=False, expires_in_seconds=None, activity=None,
+    )  # fmt: skip

@@ -21,8 +21,11 @@ from gateway.errors import (
     reply_for,
     respond,
 )
+from gateway.limits import AmbiguousBody
 from gateway.ollama.service import ModelNotFound
+from gateway.openai.responses.store import PreviousResponseNotFound, ResponseNotFound
 from gateway.origin import ForbiddenHost, ForbiddenOrigin
+from gateway.rate_limits import RateLimited
 from specialists import errors
 from specialists.errors import SpecialistError
 
@@ -30,6 +33,8 @@ TABLE: list[tuple[Exception, int, str, str, str | None]] = [
     (AuthenticationFailed("no"), 401, "authentication_error", "invalid_api_key", None),
     (BodyTooLarge("no"), 413, "invalid_request_error", "request_too_large", None),
     (BodyTooSlow("no"), 408, "invalid_request_error", "request_timeout", None),
+    (AmbiguousBody("no"), 400, "invalid_request_error", "invalid_value", None),
+    (RateLimited("no", {}), 429, "rate_limit_error", "rate_limit_exceeded", None),
     (MalformedBody("no", param="a.0"), 400, "invalid_request_error", "invalid_value", "a.0"),
     (NotAllowed("no"), 403, "invalid_request_error", "not_allowed", None),
     (ForbiddenHost("no"), 403, "invalid_request_error", "forbidden_host", None),
@@ -37,6 +42,8 @@ TABLE: list[tuple[Exception, int, str, str, str | None]] = [
     (ModelNotFound("no", param="model"), 404, "invalid_request_error", "model_not_found", "model"),
     (StorageFailed("no"), 503, "server_error", "storage_failed", None),
     (HubFailed("no"), 502, "server_error", "hub_failed", None),
+    (ResponseNotFound("no"), 404, "invalid_request_error", "response_not_found", None),
+    (PreviousResponseNotFound("no"), 400, "invalid_request_error", "previous_response_not_found", None),
     (DecisionNotFound("no", param="decision_id"), 404, "invalid_request_error", "decision_not_found", "decision_id"),
     (FeedbackRefused("no"), 409, "invalid_request_error", "feedback_refused", None),
     (NothingToTeach("no"), 503, "server_error", "no_classifier", None),
@@ -47,6 +54,7 @@ TABLE: list[tuple[Exception, int, str, str, str | None]] = [
     (errors.QueueFull("no"), 429, "rate_limit_error", "queue_full", None),
     (errors.SpecialistUnavailable("no"), 503, "server_error", "model_unavailable", None),
     (errors.ModelTooLarge("no"), 503, "server_error", "model_too_large", None),
+    (errors.LoadKilled("no"), 503, "server_error", "model_too_large", None),
     (errors.LoadTimeout("no"), 503, "server_error", "model_loading", None),
     (errors.WorkerLost("no"), 503, "server_error", "worker_lost", None),
     (errors.MorphFailed("no"), 503, "server_error", "worker_lost", None),

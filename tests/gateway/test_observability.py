@@ -109,8 +109,11 @@ def test_the_pools_story_is_counted() -> None:
     metrics.crashed(spec)
     metrics.waited(seconds=0.1)
     metrics.watch_memory(lambda: 16e9, lambda: 5e9)
+    metrics.watch_footprints(lambda: {GENERAL: 4e9, "made": 1e9, "pulled": 2e9})
     found = samples(metrics.render().decode())
 
+    assert found[f"coe_footprint_bytes{json.dumps({'specialist': GENERAL})}"] == 4e9
+    assert found['coe_footprint_bytes{"specialist": "(made while serving)"}'] == 3e9
     assert found['coe_loads_total{"outcome": "ok"}'] == 1
     assert found["coe_load_seconds_sum{}"] == 2.0
     assert found["coe_engine_crashes_total{}"] == 1

@@ -25,6 +25,18 @@ def refusal(body: Any, model: type[ChatCompletionBody | CompletionBody] = ChatCo
     return str(reply.code), str(reply.param)
 
 
+def function(name: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name} | fields}
+
+
+def deep(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 NAN, INF = float("nan"), float("inf")
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
@@ -79,8 +91,32 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user", "content": 5}]}, "invalid_type", "messages.0.content"),
     ({"messages": [{"role": "user", "content": [5]}]}, "invalid_type", "messages.0.content"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "invalid_type", "messages.0.content"),
-    ({"tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
-    ({"tool_choice": "required"}, "unsupported_parameter", "tool_choice"),
+    ({"tools": {}}, "invalid_type", "tools"),
+    ({"tools": [{"type": "function"}]}, "invalid_value", "tools.0.function"),
+    ({"tools": [{"type": "web_search"}]}, "unsupported_parameter", "tools.0.type"),
+    ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "unsupported_parameter", "tools.0.type"),
+    ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "invalid_value", "tools.0.function.name"),
+    ({"tools": [{"type": "function", "function": {"name": "x" * 65}}]}, "invalid_value", "tools.0.function.name"),
+    ({"tools": [function("f"), function("f")]}, "invalid_value", "tools"),
+    ({"tools": [function(f"f{i}") for i in range(129)]}, "invalid_value", "tools"),
+    ({"tools": [function("f", description="x" * 300_000)]}, "invalid_value", "tools"),
+    ({"tools": [function("f", strict="yes")]}, "invalid_type", "tools.0.function.strict"),
+    ({"tools": [function("f", parameters={"type": "array"})]}, "invalid_value", "tools.0.function.parameters"),
+    ({"tools": [function("f", parameters=[])]}, "invalid_type", "tools.0.function.parameters"),
+    ({"tools": [function("f", parameters={"minimum": INF})]}, "invalid_value", "tools.0.function.parameters"),
+    ({"tools": [function("f", parameters=deep(40))]}, "invalid_json_schema", "tools.0.function.parameters"),
+    ({"tools": [function("f", parameters={"enum": [0] * 501})]}, "invalid_json_schema", "tools.0.function.parameters"),
+    ({"tools": [function("f", parameters={"$ref": "http://x"})]}, "invalid_json_schema", "tools.0.function.parameters"),
+    ({"tool_choice": "sometimes"}, "invalid_value", "tool_choice"),
+    ({"tool_choice": 5}, "invalid_type", "tool_choice"),
+    ({"tool_choice": {"type": "web_search"}}, "unsupported_parameter", "tool_choice"),
+    ({"tool_choice": {"type": "function"}}, "invalid_type", "tool_choice"),
+    ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}}, "invalid_value", "tool_choice"),
+    ({"parallel_tool_calls": 1}, "invalid_type", "parallel_tool_calls"),
+    ({"messages": [{"role": "function", "content": "x"}]}, "invalid_value", "messages.0.role"),
+    ({"messages": [{"role": "user", "content": "x", "tool_calls": [CALL]}]}, "invalid_value", "messages.0.tool_calls"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "invalid_value", "messages.0.tool_calls.0.id"),
+    ({"messages": [{"role": "assistant", "function_call": CALL}]}, "unsupported_parameter", "messages.0.function_call"),
     ({"functions": [{}]}, "unsupported_parameter", "functions"),
     ({"audio": {"voice": "alloy"}}, "unsupported_parameter", "audio"),
     ({"modalities": ["text", "audio"]}, "unsupported_parameter", "modalities"),
@@ -151,7 +187,9 @@ def test_empty_tools_ask_for_nothing() -> None:
     """An empty list of tools and a choice among none are no reason to refuse."""
     body = chat(tools=[], tool_choice="none", modalities=["text"], audio=None)
 
-    assert ChatCompletionBody.model_validate(body) == ChatCompletionBody.model_validate(chat())
+    assert to_chat_request(ChatCompletionBody.model_validate(body)) == to_chat_request(
+        ChatCompletionBody.model_validate(chat())
+    )
 
 
 @given(st.integers(2**31, 2**70))

@@ -99,7 +99,7 @@ async def test_raw_completions_stream() -> None:
     [
         ({"model": "nobody"}, openai.NotFoundError, "model_not_found"),
         ({"max_tokens": 0}, openai.BadRequestError, "invalid_value"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "unsupported_parameter"),
+        ({"functions": [{"name": "f"}]}, openai.BadRequestError, "unsupported_parameter"),
     ],
 )
 async def test_refusals_become_its_own_error_classes(
@@ -133,10 +133,10 @@ class Countdown(FakePool):
         self._error = error
         self._refusals = refusals
 
-    def acquire(self, manifest: Any) -> Any:
+    def acquire(self, manifest: Any, ticket: Any = None) -> Any:
         self.num_asked += 1
         self.error = self._error if self.num_asked <= self._refusals else None
-        return super().acquire(manifest)
+        return super().acquire(manifest, ticket)
 
 
 def soon(error: SpecialistError) -> SpecialistError:

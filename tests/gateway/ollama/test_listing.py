@@ -71,7 +71,7 @@ async def test_show_tells_what_a_model_is(tmp_path: Path, weights: Path) -> None
         older = await client.post("/api/show", json={"name": MATH})
     said = response.json()
 
-    assert said["capabilities"] == ["completion"]
+    assert said["capabilities"] == ["completion", "tools"]
     assert said["model_info"]["general.architecture"] == "llama"
     assert said["model_info"]["llama.context_length"] == 4096
     assert said["model_info"]["general.parameter_count"] == details.num_parameters(read_header(weights))

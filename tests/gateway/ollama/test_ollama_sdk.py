@@ -78,7 +78,7 @@ async def test_lists_and_descriptions_parse(tmp_path: Path) -> None:
     (resident,) = running.models
     assert (resident.model, resident.size, resident.size_vram, resident.context_length) == (MATH, 1000, 500, 4096)
     assert resident.expires_at is not None
-    assert shown.capabilities == ["completion"]
+    assert shown.capabilities == ["completion", "tools"]
     assert shown.modelinfo == {}
 
 
