@@ -1,14 +1,15 @@
 # CPU:   docker build -t college-of-experts:cpu .
 # CUDA:  docker build -t college-of-experts:cuda --build-arg ACCEL=cuda .
 #
+# `python3 -m deploy.prove_image` runs these steps without Docker, and hadolint finds nothing (.hadolint.yaml).
 # The build stage holds the compilers and makes a virtual environment; the last stage holds that environment,
 # the college files and nothing else. Both stages of one ACCEL share a base, so that the environment's Python fits.
 ARG ACCEL=cpu
 
 # --- bases ------------------------------------------------------------------------------------------------------
-FROM python:3.12-slim-bookworm AS build-cpu
+FROM debian:bookworm-slim AS build-cpu
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends build-essential \
+    && apt-get install -y --no-install-recommends build-essential python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 # Portable: any x86-64 processor since about 2013 (AVX2, FMA, F16C, BMI2). Not GGML_NATIVE, which would build for
 # the machine that builds and die with an illegal instruction elsewhere. On arm64 these switches are ignored.
@@ -24,14 +25,14 @@ ARG CUDA_ARCHITECTURES="75;86;89;120"
 ENV CMAKE_ARGS="-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=${CUDA_ARCHITECTURES} -DGGML_NATIVE=OFF -DGGML_AVX=ON \
 -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined"
 
-FROM python:3.12-slim-bookworm AS run-cpu
+FROM debian:bookworm-slim AS run-cpu
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libgomp1 \
+    && apt-get install -y --no-install-recommends ca-certificates libgomp1 python3 \
     && rm -rf /var/lib/apt/lists/*
 
 FROM nvidia/cuda:12.8.1-runtime-ubuntu24.04 AS run-cuda
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libgomp1 python3 \
+    && apt-get install -y --no-install-recommends ca-certificates libgomp1 python3 \
     && rm -rf /var/lib/apt/lists/*
 
 # --- build ------------------------------------------------------------------------------------------------------
@@ -52,19 +53,21 @@ RUN pip install -c constraints.txt .
 
 # --- run --------------------------------------------------------------------------------------------------------
 FROM run-${ACCEL} AS run
-RUN useradd --create-home --uid 10001 coe && mkdir /models && chown coe /models
+RUN useradd --no-log-init --create-home --uid 10001 coe && mkdir /models /state && chown coe /models /state
 COPY --from=build /opt/coe /opt/coe
 WORKDIR /app
 COPY college.toml ./
 COPY colleges colleges
-USER coe
+USER 10001:10001
 ENV PATH=/opt/coe/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HF_HOME=/models \
+    COE_HOME=/state \
     COE_HOST=0.0.0.0 \
     COE_PORT=8000 \
     COE_COLLEGE=/app/college.toml
-VOLUME /models
+# Downloaded weights; and what is made while serving: personas, API keys, knowledge, the list of pulled models.
+VOLUME ["/models", "/state"]
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python3", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['COE_PORT'] + '/healthz', timeout=3)"]

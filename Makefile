@@ -13,7 +13,7 @@ STAMP := $(VENV)/.stamps
 COLLEGE_FILE = $(if $(COLLEGE),$(if $(filter %.toml,$(COLLEGE)),$(COLLEGE),colleges/$(COLLEGE).toml),college.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve chat doctor test check format bench cuda clean
+.PHONY: help serve chat doctor test check format bench clients cuda clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,10 @@ format: $(STAMP)/dev  ## Rewrite the sources in the house format
 bench: $(STAMP)/runtime  ## Measure a running gateway on HOST:PORT (see bench/README.md)
 	$(BIN)/python -m bench.throughput --url http://$(HOST):$(PORT) --model auto
 	$(BIN)/python -m bench.overhead --url http://$(HOST):$(PORT) --model auto
+
+clients: $(STAMP)/dev $(STAMP)/weights  ## Try other people's clients; installs them in .venv/clients (1.3 GB)
+	$(BIN)/python -m tests.clients.install
+	$(BIN)/pytest -q tests/clients
 
 cuda: $(STAMP)/runtime  ## Rebuild llama.cpp in .venv for an NVIDIA GPU (needs nvcc, 10 minutes or more)
 	CMAKE_ARGS="-DGGML_CUDA=on" $(BIN)/python -m pip install --no-cache-dir --force-reinstall --no-deps \
