@@ -18,6 +18,9 @@ import httpx
 
 Clock = Callable[[], float]
 
+# A connection for each request: llama-server closes idle ones without a word, while a request may be on its way.
+FRESH = httpx.Limits(max_keepalive_connections=0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:

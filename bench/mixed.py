@@ -23,7 +23,7 @@ from typing import Final
 
 import httpx
 
-from bench.load import BrokenStream, Target, Timing, chat_body, openai_base, time_stream
+from bench.load import FRESH, BrokenStream, Target, Timing, chat_body, openai_base, time_stream
 from bench.prompts import PROMPTS
 from bench.report import percentile
 from bench.servers import gateway, router
@@ -117,8 +117,7 @@ async def run_trace(target: Target, conversations: Sequence[Conversation], optio
             twice += again
             _say(f"{target.name}: {len(timings) + len(failures)} of {options.requests} requests")
 
-    limits = httpx.Limits(max_connections=options.clients)
-    async with httpx.AsyncClient(timeout=1800, limits=limits) as client:
+    async with httpx.AsyncClient(timeout=1800, limits=FRESH) as client:
         started = time.perf_counter()
         async with asyncio.TaskGroup() as clients:
             for _ in range(options.clients):

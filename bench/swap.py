@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import httpx
 
-from bench.load import Target, chat_body, openai_base, time_stream
+from bench.load import FRESH, Target, chat_body, openai_base, time_stream
 from bench.servers import gateway, router
 from bench.wide_family import FAR, NEAR, Relative, WideFamily, make_family
 from specialists.expert_slots import plan_morph
@@ -51,7 +51,10 @@ class Swaps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """`morph_seconds` and `num_bytes` are what the gateway says of each morph; `planned_bytes` what the masks say."""
+    """`morph_seconds` and `num_bytes` are what the gateway says of each morph to a specialist.
+
+    `planned_bytes` are what the masks say of it, one number for each specialist it may come from.
+    """
 
     layers: int
     file_bytes: int
@@ -82,7 +85,7 @@ async def measure(ours: str, theirs: str | None, family: WideFamily, rounds: int
     them = None if theirs is None else Target(name="router", base_url=openai_base(theirs), model=HOME, prefill=PREFILL)
     names = ["near", "far", "load", "warm", *(["router", "router-warm"] if them else [])]
     swaps = {name: Swaps(name) for name in names}
-    async with httpx.AsyncClient(timeout=600) as client:
+    async with httpx.AsyncClient(timeout=600, limits=FRESH) as client:
         for turn in range(rounds + 1):
             _say(f"round {turn} of {rounds}" if turn else "warming up")
             for name, seconds in await _round(client, ours, us, them):
@@ -93,7 +96,8 @@ async def measure(ours: str, theirs: str | None, family: WideFamily, rounds: int
 
 
 async def _round(client: httpx.AsyncClient, ours: str, us: Target, them: Target | None) -> list[tuple[str, float]]:
-    await first_token(client, us, HOME)
+    for name in ("near", "far", HOME):  # each conversation begins; the engine is new since the last round's unload
+        await first_token(client, us, name)
     found = [("warm", await first_token(client, us, HOME))]
     for name in ("near", "far"):
         found.append((name, await first_token(client, us, name)))
@@ -123,7 +127,10 @@ def _measured(swaps: dict[str, Swaps], morphs: list[dict[str, Any]], family: Wid
         swaps=swaps,
         morph_seconds=seconds,
         num_bytes=moved,
-        planned_bytes={name: {plan_morph(members[HOME], members[name]).num_bytes(per_expert)} for name in seconds},
+        planned_bytes={
+            name: {plan_morph(members[other], members[name]).num_bytes(per_expert) for other in (HOME, "near", "far")}
+            for name in seconds
+        },
     )
 
 

@@ -1,9 +1,9 @@
 """Whose turn it is in a frame that several specialists share: a decision on state and time, without effects.
 
 A frame serves one specialist at a time. As long as that one has answers to make, the others wait; with nobody left it
-becomes what has waited longest. Nobody waits for ever: after `max_wait_seconds` the turn passes in any case, and
-unfinished answers of the one served so far are suspended, where they wait in their turn. A turn lasts long enough that
-morphs take no more than `morph_share` of the time.
+becomes what has waited longest. Nobody waits for ever: those who wait divide `max_wait_seconds` among the turns before
+theirs, and when such a turn is over it passes in any case; unfinished answers of the one served so far are suspended,
+where they wait in their turn. A turn lasts long enough that morphs take no more than `morph_share` of the time.
 """
 
 import math
@@ -84,13 +84,12 @@ class Turns:
         assert waiting_since is not None
         if all(visit.name != self.serving for visit in self._visits.values()):
             return waiting_since
-        shortest_turn = self._morph_seconds / self._policy.morph_share
-        return max(waiting_since + self._policy.max_wait_seconds, self._began + shortest_turn)
+        return max(max(waiting_since, self._began) + self._fair_share(), self._began + self._shortest_turn())
 
     def expected_wait(self, visit: int, now: float, answer_seconds: float) -> tuple[int, float]:
         """How many turns it is until this visit's, and the seconds that may take if an answer takes so long.
 
-        A turn ends with its answers or when the next has waited enough, whichever is earlier; then comes a morph.
+        A turn ends with its answers or when it has lasted long enough, whichever is earlier; then comes a morph.
         """
         waiting = sorted(
             (each.waiting_since, each.name) for each in self._visits.values() if each.waiting_since is not None
@@ -101,7 +100,7 @@ class Turns:
         turns = order.index(self._visits[visit].name) + 1
         due = self.due_at()
         first = 0.0 if due is None else min(max(0.0, due - now), answer_seconds)
-        later = min(self._policy.max_wait_seconds, answer_seconds)
+        later = min(max(self._fair_share(), self._shortest_turn()), answer_seconds)
         return turns, first + (turns - 1) * later + turns * self._morph_seconds
 
     def to_read_ahead(self, now: float) -> str | None:
@@ -132,6 +131,13 @@ class Turns:
         """The share of about the last minute in which somebody waited for another's answers, in [0, 1]."""
         self._count(now)
         return self._contention.value
+
+    def _fair_share(self) -> float:
+        """Seconds for which each turn may keep others waiting, so that the last of them waits `max_wait_seconds`."""
+        return self._policy.max_wait_seconds / max(1, len(self.num_waiting()))
+
+    def _shortest_turn(self) -> float:
+        return self._morph_seconds / self._policy.morph_share
 
     def _count(self, now: float) -> None:
         names = {visit.name for visit in self._visits.values()}

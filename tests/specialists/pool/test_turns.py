@@ -52,6 +52,26 @@ def test_who_is_interrupted_waits_from_then_on() -> None:
     assert turns.next(10.0) == "math"
 
 
+@pytest.mark.parametrize("names", [("math", "law"), ("math", "law", "web"), ("math", "law", "web", "code")])
+def test_specialists_that_always_have_work_wait_as_long_as_they_may_and_a_round_of_morphs(
+    names: tuple[str, ...],
+) -> None:
+    """However many they are: the more of them wait, the shorter the turns."""
+    morph_seconds, now, ended = 0.1, 0.0, dict.fromkeys(names, 0.0)
+    turns = Turns("math", now, POLICY)
+    for visit, name in enumerate(names):
+        turns.enter(visit, name, now)
+    for _ in range(20):
+        due = turns.due_at()
+        assert due is not None
+        following = turns.next(due)
+        assert following is not None
+        ended[turns.serving] = due
+        now = due + morph_seconds
+        turns.begin(following, now, morph_seconds)
+        assert now - ended[following] <= POLICY.max_wait_seconds + len(names) * morph_seconds + 1e-9
+
+
 def test_a_slow_morph_makes_long_turns() -> None:
     """A frame that takes 2 s to change stays what it is for at least 20 s while it has work."""
     turns = Turns("math", 0.0, POLICY)
@@ -69,9 +89,9 @@ def test_an_expected_wait_is_the_rest_of_this_turn_the_turns_between_and_a_morph
     for visit, name, at in ((1, "math", 0.0), (2, "law", 0.0), (3, "web", 1.0), (4, "law", 2.0)):
         turns.enter(visit, name, at)
 
-    assert turns.expected_wait(2, 2.0, answer_seconds=10.0) == pytest.approx((1, 3.2))
-    assert turns.expected_wait(4, 2.0, answer_seconds=10.0) == pytest.approx((1, 3.2))
-    assert turns.expected_wait(3, 2.0, answer_seconds=10.0) == pytest.approx((2, 8.4))
+    assert turns.expected_wait(2, 2.0, answer_seconds=10.0) == pytest.approx((1, 0.7))
+    assert turns.expected_wait(4, 2.0, answer_seconds=10.0) == pytest.approx((1, 0.7))
+    assert turns.expected_wait(3, 2.0, answer_seconds=10.0) == pytest.approx((2, 3.4))
     assert turns.expected_wait(3, 2.0, answer_seconds=0.5) == pytest.approx((2, 1.4))
 
 
