@@ -8,6 +8,7 @@
     ├── NotAllowed               403; the operator has switched this off
     ├── StorageFailed            503; what was made cannot be kept
     ├── DecisionNotFound, FeedbackRefused, NothingToTeach (`gateway.control.feedback`)
+    ├── AmbiguousBody (`limits`), RateLimited (`rate_limits`), ResponseNotFound, PreviousResponseNotFound (`responses`)
     └── ForbiddenHost, ForbiddenOrigin (`gateway.origin`), ModelNotFound (`gateway.ollama`), HubFailed (`downloads`)
 
 Errors of `specialists.errors` carry their own code; this module gives each a status and a type. Texts are made
@@ -17,7 +18,7 @@ under /api as Ollama's, which is one sentence.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,6 +114,8 @@ class ErrorReply:
             "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code},
         }
 
+
+ErrorTable = Callable[[Exception], ErrorReply]
 
 # First match wins, so kinds stand before what they are kinds of.
 STATUS_OF: tuple[tuple[type[SpecialistError], int, str], ...] = (
@@ -259,6 +262,20 @@ async def handle_expected(request: Request, error: Exception) -> Response:
     reply = reply_for(error, request_id=request_id)
     request.state.outcome = reply.code
     return respond(reply, request.scope)
+
+
+def error_table(request: Request) -> ErrorTable:
+    """How a failure in the middle of a stream is told; what nobody expected goes to the log as well."""
+
+    def table(error: Exception) -> ErrorReply:
+        request_id: str = request.state.request_id
+        if not is_expected(error):
+            logger.error("request %s failed in its stream", request_id, exc_info=error)
+        reply = reply_for(error, request_id=request_id)
+        request.state.outcome = reply.code
+        return reply
+
+    return table
 
 
 def install_error_handlers(app: FastAPI) -> None:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from gateway.answer import Answer
 from gateway.chat import ChatService
-from gateway.errors import JSONReply
+from gateway.errors import JSONReply, error_table
 from gateway.ollama.lines import NDJSON, LineEncoder
 from gateway.ollama.mapping import (
     Tally,
@@ -26,7 +26,7 @@ from gateway.ollama.mapping import (
     with_wishes,
 )
 from gateway.ollama.schemas import ChatBody, GenerateBody, Generating
-from gateway.ollama.service import error_table, find, read_body
+from gateway.ollama.service import find, read_body
 from gateway.ollama.times import rfc3339
 from gateway.openai.mapping import answer_headers
 from gateway.request import ChatRequest, CompletionRequest

@@ -10,7 +10,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from gateway.answer import Answer
-from gateway.errors import ErrorReply
+from gateway.errors import ErrorTable
 from gateway.events import AnswerEvent, ChoiceDelta, ChoiceToolCall
 from gateway.ollama.mapping import Tally, last_object, ollama_logprobs, text_fields, tool_call_object
 from gateway.ollama.schemas import ChatBody, Generating
@@ -35,7 +35,7 @@ class LineEncoder:
         begun: float,
         clock: Callable[[], float],
         unix_time: Callable[[], float],
-        errors: Callable[[Exception], ErrorReply],
+        errors: ErrorTable,
     ) -> None:
         self._answer = answer
         self._body = body

@@ -12,10 +12,10 @@ from fastapi import Request
 from starlette.responses import Response
 
 from gateway.downloads import DownloadDesk
-from gateway.errors import JSONReply
+from gateway.errors import JSONReply, error_table
 from gateway.library import Library
 from gateway.ollama.schemas import CopyBody, CreateBody, DeleteBody, PullBody
-from gateway.ollama.service import ModelNotFound, StatusStream, error_table, find, read_body, require_management
+from gateway.ollama.service import ModelNotFound, StatusStream, find, read_body, require_management
 from gateway.services import Services
 from gateway.streaming import until_client_leaves
 from modelfiles.errors import ModelfileError

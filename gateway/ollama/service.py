@@ -1,8 +1,7 @@
 """What the routes under /api share: reading bodies, finding models by name, and streams of statuses."""
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -10,7 +9,7 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.errors import ErrorReply, GatewayError, MalformedBody, NotAllowed, is_expected, reply_for
+from gateway.errors import ErrorTable, GatewayError, MalformedBody, NotAllowed
 from gateway.limits import parse_json
 from gateway.ollama.lines import NDJSON, line
 from gateway.openai.strict import Strict
@@ -19,10 +18,7 @@ from gateway.streaming import ClientLeft, until_client_leaves
 from specialists.errors import RequestRejected, UnknownSpecialist
 from specialists.manifest import SpecialistManifest
 
-logger = logging.getLogger("gateway")
-
 Body = TypeVar("Body", bound=Strict)
-ErrorTable = Callable[[Exception], ErrorReply]
 
 _HEADERS = [(b"content-type", NDJSON.encode()), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
@@ -60,20 +56,6 @@ def require_management(services: Services) -> None:
     """Raises NotAllowed where the operator lets no client change what is served."""
     if not services.settings.manage_models:
         raise NotAllowed("Models cannot be changed over this address: COE_MANAGE_MODELS is off.")
-
-
-def error_table(request: Request) -> ErrorTable:
-    """How a failure in the middle of a stream is told; what nobody expected goes to the log as well."""
-
-    def table(error: Exception) -> ErrorReply:
-        request_id: str = request.state.request_id
-        if not is_expected(error):
-            logger.error("request %s failed in its stream", request_id, exc_info=error)
-        reply = reply_for(error, request_id=request_id)
-        request.state.outcome = reply.code
-        return reply
-
-    return table
 
 
 class StatusStream(Response):

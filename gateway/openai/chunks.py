@@ -4,19 +4,17 @@ Every line is ASCII, since several clients split lines at characters that JSON a
 are rendered once per answer, so that a token costs one escape. Timing and failures are `gateway.streaming`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from json import dumps
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from gateway.answer import Answer
-from gateway.errors import ErrorReply
+from gateway.errors import ErrorTable
 from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted, ChoiceToolCall
 from gateway.openai.mapping import Heading, chat_logprobs, coe_object, completion_logprobs, echoed_text, usage_object
 from gateway.request import CompletionRequest
 from specialists.request import FinishReason
-
-ErrorTable = Callable[[Exception], ErrorReply]
 
 
 class ChunkEncoder:

@@ -4,7 +4,6 @@ What a request means is decided in `gateway.chat` and `gateway.policy`, what it 
 errors are raised and rendered by `gateway.errors`.
 """
 
-import logging
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from starlette.responses import Response
 
 from gateway.answer import Answer
 from gateway.chat import ChatService
-from gateway.errors import ErrorReply, JSONReply, is_expected, reply_for
+from gateway.errors import JSONReply, error_table
 from gateway.limits import parse_json
 from gateway.openai.chunks import ChatChunkEncoder, CompletionChunkEncoder
 from gateway.openai.mapping import (
@@ -29,12 +28,11 @@ from gateway.openai.mapping import (
 )
 from gateway.openai.responses.routes import add_response_routes
 from gateway.openai.schemas import ChatCompletionBody, CompletionBody
+from gateway.openai.streams import event_stream
 from gateway.openai.strict import Strict
 from gateway.services import Services
-from gateway.streaming import EventStream, StreamEncoder, queue_comment, until_client_leaves
+from gateway.streaming import until_client_leaves
 from specialists.manifest import SpecialistManifest
-
-logger = logging.getLogger("gateway")
 
 Body = TypeVar("Body", bound=Strict)
 
@@ -48,7 +46,7 @@ def openai_routes(services: Services) -> APIRouter:
     endpoints = _Endpoints(services, services.chat_service(), created=int(services.unix_time()))
     routes.add_api_route("/chat/completions", endpoints.chat_completions, methods=["POST"])
     routes.add_api_route("/completions", endpoints.completions, methods=["POST"])
-    add_response_routes(routes, services, endpoints.chat, _error_table)
+    add_response_routes(routes, services, endpoints.chat)
     routes.add_api_route("/models", endpoints.models, methods=["GET"])
     routes.add_api_route("/models/{model:path}", endpoints.model, methods=["GET"])
     return routes
@@ -69,9 +67,9 @@ class _Endpoints:
         heading, answer = await self._open(request, to_chat_request(body), "chatcmpl")
         if body.stream:
             encoder = ChatChunkEncoder(
-                heading, answer, n=body.n, include_usage=body.include_usage, errors=_error_table(request)
+                heading, answer, n=body.n, include_usage=body.include_usage, errors=error_table(request)
             )
-            return self._stream(answer, encoder)
+            return event_stream(self.services, answer, encoder)
         choices = await _collect(request, answer)
         return JSONReply(chat_completion(heading, answer, choices), headers=answer_headers(answer))
 
@@ -83,9 +81,9 @@ class _Endpoints:
         heading, answer = await self._open(request, wanted, "cmpl")
         if body.stream:
             encoder = CompletionChunkEncoder(
-                heading, answer, wanted, include_usage=body.include_usage, errors=_error_table(request)
+                heading, answer, wanted, include_usage=body.include_usage, errors=error_table(request)
             )
-            return self._stream(answer, encoder)
+            return event_stream(self.services, answer, encoder)
         choices = await _collect(request, answer)
         return JSONReply(text_completion(heading, answer, wanted, choices), headers=answer_headers(answer))
 
@@ -107,15 +105,6 @@ class _Endpoints:
         answer = await self.chat.open(wanted, request_id=id)
         request.state.specialist = answer.manifest.tag
         return Heading(id=id, created=int(self.services.unix_time()), model=answer.manifest.tag), answer
-
-    def _stream(self, answer: Answer, encoder: StreamEncoder) -> Response:
-        return EventStream(
-            answer.events(),
-            encoder,
-            headers_now=lambda: answer_headers(answer),
-            times=self.services.stream_times(),
-            notice=lambda: queue_comment(answer.ticket.forecast()),
-        )
 
     def _auto(self) -> dict[str, Any]:
         coe = {"available": True, "default": self.services.catalogue.default}
@@ -148,17 +137,3 @@ async def _collect(request: Request, answer: Answer) -> Sequence[ChoiceText]:
         return choices
 
     return await until_client_leaves(request.receive, collect())
-
-
-def _error_table(request: Request) -> Any:
-    """How a failure in the middle of a stream is told; what nobody expected goes to the log as well."""
-
-    def table(error: Exception) -> ErrorReply:
-        request_id: str = request.state.request_id
-        if not is_expected(error):
-            logger.error("request %s failed in its stream", request_id, exc_info=error)
-        reply = reply_for(error, request_id=request_id)
-        request.state.outcome = reply.code
-        return reply
-
-    return table

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from json import dumps
 from typing import Any
 
-from gateway.errors import ErrorReply
+from gateway.errors import ErrorTable
 from gateway.events import AnswerEvent
 from gateway.openai.responses.objects import ResponseHeading
 from gateway.openai.responses.output import OutputBuilder
@@ -22,7 +22,7 @@ class ResponseEncoder:
         heading: ResponseHeading,
         *,
         unix_time: Callable[[], float],
-        errors: Callable[[Exception], ErrorReply],
+        errors: ErrorTable,
         on_finished: Callable[[dict[str, Any]], None],
     ) -> None:
         self._heading = heading

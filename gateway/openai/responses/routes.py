@@ -12,7 +12,7 @@ from starlette.responses import Response
 from gateway.answer import Answer
 from gateway.caller import current_caller
 from gateway.chat import ChatService
-from gateway.errors import ErrorReply, JSONReply
+from gateway.errors import JSONReply, error_table
 from gateway.limits import parse_json
 from gateway.openai.mapping import answer_headers
 from gateway.openai.responses.events import ResponseEncoder
@@ -27,16 +27,15 @@ from gateway.openai.responses.store import (
     StoredResponse,
     size_of,
 )
+from gateway.openai.streams import event_stream
 from gateway.services import Services
-from gateway.streaming import EventStream, queue_comment, until_client_leaves
+from gateway.streaming import until_client_leaves
 from specialists.errors import RequestRejected
 
-ErrorTable = Callable[[Request], Callable[[Exception], ErrorReply]]
 
-
-def add_response_routes(routes: APIRouter, services: Services, chat: ChatService, error_table: ErrorTable) -> None:
+def add_response_routes(routes: APIRouter, services: Services, chat: ChatService) -> None:
     """The routes, and the store that they share."""
-    endpoints = _Endpoints(services, chat, ResponseStore(services.clock), error_table)
+    endpoints = _Endpoints(services, chat, ResponseStore(services.clock))
     routes.add_api_route("/responses", endpoints.create, methods=["POST"])
     routes.add_api_route("/responses/{id}", endpoints.retrieve, methods=["GET"])
     routes.add_api_route("/responses/{id}", endpoints.delete, methods=["DELETE"])
@@ -48,7 +47,6 @@ class _Endpoints:
     services: Services
     chat: ChatService
     store: ResponseStore
-    error_table: ErrorTable
 
     async def create(self, request: Request) -> Response:
         """Answer an input, whole or as a stream of events."""
@@ -124,15 +122,9 @@ class _Endpoints:
         self, request: Request, answer: Answer, heading: ResponseHeading, keep: Callable[[dict[str, Any]], None]
     ) -> Response:
         encoder = ResponseEncoder(
-            heading, unix_time=self.services.unix_time, errors=self.error_table(request), on_finished=keep
+            heading, unix_time=self.services.unix_time, errors=error_table(request), on_finished=keep
         )
-        return EventStream(
-            answer.events(),
-            encoder,
-            headers_now=lambda: answer_headers(answer),
-            times=self.services.stream_times(),
-            notice=lambda: queue_comment(answer.ticket.forecast()),
-        )
+        return event_stream(self.services, answer, encoder)
 
     def _keep(self, body: ResponsesBody, before: Messages, response: dict[str, Any]) -> None:
         if not body.store:
