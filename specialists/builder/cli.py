@@ -6,6 +6,7 @@ Each command lives in a file of its own, `NAME_cli.py`, and is registered here. 
 Exit codes: 0 all is well, 1 the work was done or tried and something is wrong, 2 wrong usage or input.
 """
 
+import hashlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,12 @@ IdsOption = Annotated[
 ]
 
 _PIPE_COLUMNS = 200  # wide enough that no name is broken over two lines for whoever greps
+
+
+def file_digest(path: Path) -> str:
+    """`sha256:` and the digest of the whole file, as reports name their inputs."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def register(app: typer.Typer) -> None:

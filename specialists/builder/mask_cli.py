@@ -1,6 +1,5 @@
 """`coe mask`: from a profile, or from a mask in another format, to an expert mask and its report."""
 
-import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from specialists.builder.cli import IdsOption, JsonOption, report, usage_errors
+from specialists.builder.cli import IdsOption, JsonOption, file_digest, report, usage_errors
 
 if TYPE_CHECKING:
     from specialists.builder.mask_recipe import Made, Recipe
@@ -124,7 +123,7 @@ def _make(path: Path, recipe: "Recipe", out: Path, *, page: bool) -> "Made":
 
     try:
         profile = read_profile(path)
-        digest = _digest(path)
+        digest = file_digest(path)
         made = make_mask(
             profile, recipe, provenance={"made_by": "coe mask", "profile": path.name, "profile_digest": digest}
         )
@@ -150,11 +149,6 @@ def _convert(source: Path, out: Path, *, ids: "Ids | None", experts: int | None,
         "experts", f"{_shown_budget(found)} of {found.num_experts} kept in each of {len(found.layers)} layers"
     )
     report(data, as_json=as_json, table=table)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _summary(made: "Made", out: Path) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """`coe transfer`: how alike specialists are, what they are worth on each other's domains, and the table of it."""
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from specialists.builder.cli import JsonOption, report, usage_errors
+from specialists.builder.cli import JsonOption, file_digest, report, usage_errors
 
 if TYPE_CHECKING:
     from specialists.builder.transfer_study import Evidence, Study
@@ -100,7 +99,7 @@ def _evidence(
 
     for name, path in (("measured", measured), ("profile", profile)):
         if path is not None and path.is_file():
-            inputs[name] = f"{path.name}, {_digest(path)}"
+            inputs[name] = f"{path.name}, {file_digest(path)}"
     return Evidence(
         measured=None if measured is None else read_measurements(measured),
         utilities=None if profile is None else _utilities(profile, utility, masks),
@@ -150,11 +149,6 @@ def _similarity(given: "tuple[str, ...] | list[str]", masks: "dict[str, ExpertMa
             )
 
     return similarity({name: texts(name) for name in masks})
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _summary(study: "Study", out: Path | None, page: Path) -> dict[str, Any]:
