@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.wide_parent import write_wide_parent
+from bench.wide_parent import add_places, write_wide_parent
 from gateway.footprints import FootprintPlanner, Memory
 from gateway.machine import STARTER_WEIGHTS, find_weights
 from gateway.measured_engine import MeasuredEngine, resident_bytes
@@ -30,7 +30,6 @@ from specialists.pool.footprint import Footprint
 from specialists.request import ChatPrompt, GenerationRequest, Message, SamplingParams
 from tests.pico import PicoShape, write_pico_gemma
 
-VOCABULARY = Path("../shared/data/gemma-4-26b-a4b.vocab.gguf")
 MIB = 1024**2
 WANTED = 0.03
 _PATIENCE_SECONDS = 600.0  # a busy machine changes no size
@@ -141,8 +140,7 @@ async def _ask(engine: MeasuredEngine, spec: EngineSpec, number: int, *, json_sc
 
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.footprint", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--vocabulary", type=Path, default=VOCABULARY, help="a weightless GGUF of Gemma 4")
-    parser.add_argument("--folder", type=Path, default=None, help="where to work (default: the temporary folder)")
+    add_places(parser)
     parser.add_argument("--small", action="store_true", help="leave out the model of Gemma 4's widths")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)

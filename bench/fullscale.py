@@ -25,12 +25,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from bench.wide_parent import write_wide_parent
+from bench.report import say
+from bench.wide_parent import add_places, write_wide_parent
 from specialists.expert_mask import ExpertMask, write_mask
 from specialists.gguf_file import read_header
 from specialists.moe_layout import layout
 
-VOCABULARY = Path("../shared/data/gemma-4-26b-a4b.vocab.gguf")
 EXPECTED_BYTES = 9.7e9  # 30 layers, K = 64, Q4_K gate and up, Q8_0 down
 MIB = 1024**2
 Result = TypeVar("Result")
@@ -69,12 +69,12 @@ class Measured:
 def measure(vocabulary: Path, folder: Path, *, layers: int, kept: int, seed: int, rounds: int) -> Measured:
     """Everything in `folder`, which is left as it fills up; the caller removes it."""
     parent, mask, specialist, copy = (folder / name for name in ("parent.gguf", "m.mask.json", "cut.gguf", "copy.gguf"))
-    _say(f"writing a parent of {layers} layers")
+    say(f"writing a parent of {layers} layers")
     write_parent_seconds = _timed(lambda: _synced(parent, lambda: _write(vocabulary, parent, layers, seed)))
     _write_mask(parent, mask, kept, seed)
     surgeries, copies = [], []
     for number in range(1, rounds + 1):
-        _say(f"cutting it, and copying the specialist to compare ({number} of {rounds})")
+        say(f"cutting it, and copying the specialist to compare ({number} of {rounds})")
         _forget(parent)
         surgeries.append(_build(parent, mask, specialist))
         _forget(specialist)
@@ -82,13 +82,13 @@ def measure(vocabulary: Path, folder: Path, *, layers: int, kept: int, seed: int
         copy.unlink()
     _forget(parent)
     _forget(specialist)
-    _say("comparing every byte with the parent's")
+    say("comparing every byte with the parent's")
     started = time.monotonic()
     findings, verify_peak_mib = _in_child(_verify, parent, mask, specialist)
     verify_seconds = time.monotonic() - started
     parent_bytes = parent.stat().st_size
     parent.unlink()
-    _say("loading it")
+    say("loading it")
     load_seconds, finite = _in_child(_load, specialist)
     return Measured(
         layers=layers,
@@ -105,10 +105,6 @@ def measure(vocabulary: Path, folder: Path, *, layers: int, kept: int, seed: int
         load_seconds=load_seconds,
         first_logits_finite=finite,
     )
-
-
-def _say(what: str) -> None:
-    print(f"{what} …", file=sys.stderr, flush=True)
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -205,8 +201,7 @@ def _needed_bytes(layers: int, kept: int) -> float:
 
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.fullscale", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--vocabulary", type=Path, default=VOCABULARY, help="a weightless GGUF of the model")
-    parser.add_argument("--folder", type=Path, default=None, help="where to work (default: the temporary folder)")
+    add_places(parser)
     parser.add_argument("--layers", type=int, default=30, help="how many layers (default: all 30)")
     parser.add_argument("--keep", type=int, default=64, help="experts kept of 128 (default: 64)")
     parser.add_argument("--rounds", type=int, default=2, help="surgeries and copies (default: 2)")

@@ -11,14 +11,9 @@ knows nothing of the guard. See bench/README.md for what the numbers mean.
 import argparse
 import asyncio
 import json
-import os
-import re
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +21,9 @@ import httpx
 
 from bench.loop_prompts import PROMPTS
 from bench.loop_report import Answer, compare, to_text
+from bench.servers import gateway
 
 COLLEGE = Path(__file__).with_name("loops.toml")
-_SERVING = re.compile(r"Serving.*(http://127\.0\.0\.1:\d+)")
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -45,30 +40,6 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser.parse_args(arguments)
-
-
-@contextmanager
-def gateway(college: Path) -> Iterator[str]:
-    """A gateway that grants any temperature; yields its address and ends it."""
-    environment = os.environ | {"COE_TEMPERATURE_POLICY": "allow"}
-    command = [str(Path(sys.executable).with_name("coe")), "serve", "--port", "0", "--college", str(college)]
-    with tempfile.NamedTemporaryFile("w+") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            yield _address(process, Path(log.name))
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Where the gateway listens, as soon as its log says so."""
-    while process.poll() is None:
-        found = _SERVING.search(log.read_text(encoding="utf-8", errors="replace"))
-        if found:
-            return found[1]
-        time.sleep(0.1)
-    raise SystemExit(f"the gateway ended before it listened:\n{log.read_text()}")
 
 
 def body(options: argparse.Namespace, prompt: str, index: int, guard: str) -> dict[str, Any]:
@@ -139,7 +110,7 @@ async def measure(url: str, options: argparse.Namespace) -> dict[str, tuple[list
 def run(arguments: Sequence[str]) -> int:
     """0 when the guard met its aims: 90 % fewer looped answers, 95 % fewer wasted tokens, no answer worse."""
     options = parse_arguments(arguments)
-    with gateway(options.college) as url:
+    with gateway(options.college, COE_TEMPERATURE_POLICY="allow") as url:
         measured = asyncio.run(measure(url, options))
     (off, off_seconds), (on, on_seconds) = measured["off"], measured["rescue"]
     if options.answers:

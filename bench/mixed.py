@@ -25,15 +25,15 @@ import httpx
 
 from bench.load import FRESH, BrokenStream, Target, Timing, chat_body, openai_base, time_stream
 from bench.prompts import PROMPTS
-from bench.report import percentile
+from bench.report import percentile, say
 from bench.servers import gateway, router
 from bench.wide_family import FAR, NEAR, Relative, WideFamily, make_family
+from bench.wide_parent import add_places
+from gateway.policy import CLOSED_THINK_BLOCK
 
-VOCABULARY = Path("../shared/data/gemma-4-26b-a4b.vocab.gguf")
 FIRST: Final = "math"
 RELATIVES: Final = (Relative("physics", FIRST, NEAR), Relative("law", FIRST, FAR), Relative("history", "law", NEAR))
 NAMES: Final = (FIRST, *(relative.name for relative in RELATIVES))
-PREFILL: Final = "<think></think>\n"
 MOST_TURNS: Final = 5
 
 
@@ -115,7 +115,7 @@ async def run_trace(target: Target, conversations: Sequence[Conversation], optio
             timings.extend(good)
             failures.extend(bad)
             twice += again
-            _say(f"{target.name}: {len(timings) + len(failures)} of {options.requests} requests")
+            say(f"{target.name}: {len(timings) + len(failures)} of {options.requests} requests")
 
     async with httpx.AsyncClient(timeout=1800, limits=FRESH) as client:
         started = time.perf_counter()
@@ -139,14 +139,9 @@ async def run_trace(target: Target, conversations: Sequence[Conversation], optio
     )
 
 
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
-
-
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.mixed", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--vocabulary", type=Path, default=VOCABULARY, help="a weightless GGUF of the model")
-    parser.add_argument("--folder", type=Path, default=None, help="where to work (default: the temporary folder)")
+    add_places(parser)
     parser.add_argument("--layers", type=int, default=4, help="how many layers (default: 4, files of 1.5 GB)")
     parser.add_argument("--keep", type=int, default=64, help="experts kept of 128 (default: 64)")
     parser.add_argument("--requests", type=int, default=200, help="turns in all (default: 200)")
@@ -158,7 +153,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object a server")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="mixed-", dir=options.folder) as name:
-        _say(f"writing a parent of {options.layers} layers …")
+        say(f"writing a parent of {options.layers} layers")
         family = make_family(
             options.vocabulary,
             Path(name),
@@ -181,7 +176,7 @@ def _outcomes(family: WideFamily, options: argparse.Namespace) -> list[Outcome]:
     if options.llama_server:
         models = family.write_files(NAMES)
         with router(options.llama_server, models, "-t", str(options.threads), "-np", "4", "-c", "8192") as url:
-            them = Target(name="router", base_url=openai_base(url), model=FIRST, prefill=PREFILL)
+            them = Target(name="router", base_url=openai_base(url), model=FIRST, prefill=CLOSED_THINK_BLOCK)
             found.append(asyncio.run(run_trace(them, conversations, options)))
     return found
 

@@ -30,8 +30,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.report import say
 from bench.wide_family import FAR, NEAR, Relative, kept_experts
-from bench.wide_parent import write_wide_parent
+from bench.wide_parent import add_places, write_wide_parent
 from specialists.builder.plan_writer import write_plan
 from specialists.engine.expert_files import Piece
 from specialists.engine.frame import Frame
@@ -43,7 +44,6 @@ from specialists.family import Family, masked_family
 from specialists.gguf_file import read_header
 from specialists.moe_layout import MoeLayout, layout
 
-VOCABULARY = Path("../shared/data/gemma-4-26b-a4b.vocab.gguf")
 SHARES = {"near": NEAR, "far": FAR}
 HOME = "home"
 PROMPT_TOKENS = 24
@@ -94,28 +94,28 @@ class Measured:
 def measure(vocabulary: Path, folder: Path, *, layers: int, kept: int, rounds: int, seed: int) -> Measured:
     """Everything in `folder`; the caller removes it."""
     parent, specialist = folder / "parent.gguf", folder / "home.gguf"
-    _say(f"writing a parent of {layers} layers")
+    say(f"writing a parent of {layers} layers")
     write_wide_parent(vocabulary, parent, num_layers=layers, seed=seed)
     family = _family(layout(read_header(parent)), kept, seed)
-    _say("loading a specialist from a file of its own")
+    say("loading a specialist from a file of its own")
     write_plan(family.plan(HOME), specialist, lambda _count: None)
     file_load_seconds = _file_load_seconds(specialist)
     specialist_bytes = specialist.stat().st_size
     specialist.unlink()
     _read_through(parent)
-    _say("loading a frame from the parent")
+    say("loading a frame from the parent")
     with _watched_memory() as memory:
         started = CLOCK()
         loaded = _load(family)
         frame_load_seconds = CLOCK() - started
     model, frame = loaded
-    _say("morphing")
+    say("morphing")
     swings = [_swing(frame, family, name, parent, rounds) for name in SHARES]
     mapped_mib = _resident_mib()["RssFile"]
     after = {name: _logits_as(model, frame, family, name) for name in (*SHARES, HOME)}
     frame.files.close()
     model.close()
-    _say("comparing with fresh loads")
+    say("comparing with fresh loads")
     exact = [np.array_equal(after[name], _fresh_logits(family, name)) for name in after]
     return Measured(
         layers=layers,
@@ -130,10 +130,6 @@ def measure(vocabulary: Path, folder: Path, *, layers: int, kept: int, rounds: i
         swings=swings,
         is_exact=all(exact) and not np.array_equal(after["near"], after["far"]),
     )
-
-
-def _say(what: str) -> None:
-    print(f"{what} …", file=sys.stderr, flush=True)
 
 
 def _family(parent: MoeLayout, kept: int, seed: int) -> Family:
@@ -278,8 +274,7 @@ def _watched_memory(interval_seconds: float = 0.02) -> Iterator[dict[str, float]
 
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.morph", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--vocabulary", type=Path, default=VOCABULARY, help="a weightless GGUF of the model")
-    parser.add_argument("--folder", type=Path, default=None, help="where to work (default: the temporary folder)")
+    add_places(parser)
     parser.add_argument("--layers", type=int, default=10, help="how many layers (default: 10, a parent of 6 GB)")
     parser.add_argument("--keep", type=int, default=64, help="experts kept of 128 (default: 64)")
     parser.add_argument("--rounds", type=int, default=9, help="how often to and fro (default: 9)")

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bench.wide_parent import F32, Q8_0, Shape, tensors_of
+from bench.wide_parent import F32, Q8_0, Shape, add_places, tensors_of
 from gateway.footprints import FootprintPlanner, Memory
 from gateway.plan_store import PlanStore
 from specialists.engine.loading import write_hollow
@@ -29,7 +29,6 @@ from specialists.gguf_plan import PlannedTensor, Zeros, plan_gguf
 from specialists.moe_layout import layout
 from specialists.pool.footprint import Footprint
 
-VOCABULARY = Path("../shared/data/gemma-4-26b-a4b.vocab.gguf")
 KEPT = 64
 CONTEXTS = (16_384, 65_536)
 GB = 1e9
@@ -84,8 +83,7 @@ def _planned(shape: Shape) -> PlannedTensor:
 
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.plan_table", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--vocabulary", type=Path, default=VOCABULARY, help="a weightless GGUF of the model")
-    parser.add_argument("--folder", type=Path, default=None, help="where to work (default: the temporary folder)")
+    add_places(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object for each row, sizes in bytes")
     options = parser.parse_args(arguments)
     if not options.json:

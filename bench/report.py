@@ -1,6 +1,7 @@
 """Turn timings into the few numbers people compare; pure arithmetic and text, every number with its unit."""
 
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -45,6 +46,11 @@ class Ratio:
 
     def __str__(self) -> str:
         return f"{self.median:5.2f}× ({self.lowest:.2f}–{self.highest:.2f})"
+
+
+def say(what: str) -> None:
+    """What a bench is doing, on standard error."""
+    print(f"{what} …", file=sys.stderr, flush=True)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

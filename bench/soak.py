@@ -27,6 +27,8 @@ from statistics import median
 
 import httpx
 
+from bench.report import percentile
+from gateway.measured_engine import resident_bytes
 from specialists.expert_mask import ExpertMask, write_mask
 from tests.end_to_end.conftest import Gateway, serve
 from tests.pico import PicoShape, write_pico_gemma
@@ -133,16 +135,8 @@ async def memory_loop(gateway: Gateway, until: float, tally: Tally) -> None:
     await asyncio.sleep(WARM_UP_SHARE * (until - time.monotonic()))
     while time.monotonic() < until:
         pids = [gateway.process.pid, *gateway.engine_pids()]
-        tally.memory.append(sum(_resident_bytes(pid) for pid in pids))
+        tally.memory.append(sum(resident_bytes(pid) or 0 for pid in pids))
         await asyncio.sleep(1.0)
-
-
-def _resident_bytes(pid: int) -> int:
-    """0 for a process that has just gone."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0
 
 
 async def soak(gateway: Gateway, *, minutes: float, clients: int, seed: int) -> Tally:
@@ -167,8 +161,8 @@ def summary(tally: Tally, pool: dict[str, object], minutes: float) -> dict[str, 
         "lost": len(tally.lost),
         "lost_because": sorted(set(tally.lost))[:10],
         "kills": tally.num_kills,
-        "p50_seconds": round(waits[len(waits) // 2], 3),
-        "p99_seconds": round(waits[int(0.99 * (len(waits) - 1))], 3),
+        "p50_seconds": round(percentile(waits, 0.5), 3),
+        "p99_seconds": round(percentile(waits, 0.99), 3),
         "longest_seconds": round(waits[-1], 3),
         "memory_first_quarter_mib": round(first / 2**20, 1),
         "memory_last_quarter_mib": round(last / 2**20, 1),

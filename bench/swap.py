@@ -26,15 +26,16 @@ from typing import Any, Final
 import httpx
 
 from bench.load import FRESH, Target, chat_body, openai_base, time_stream
+from bench.report import say
 from bench.servers import gateway, router
 from bench.wide_family import FAR, NEAR, Relative, WideFamily, make_family
+from bench.wide_parent import add_places
+from gateway.policy import CLOSED_THINK_BLOCK
 from specialists.expert_slots import plan_morph
 
-VOCABULARY = Path("../shared/data/gemma-4-26b-a4b.vocab.gguf")
 HOME: Final = "home"
 RELATIVES: Final = (Relative("near", HOME, NEAR), Relative("far", HOME, FAR))
 MESSAGES: Final = [{"role": "user", "content": "A train leaves the town at nine and another one an hour later. "}]
-PREFILL: Final = "<think></think>\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,16 @@ async def first_token(client: httpx.AsyncClient, target: Target, specialist: str
 async def measure(ours: str, theirs: str | None, family: WideFamily, rounds: int, layers: int) -> Measured:
     """The first round warms caches and is dropped."""
     us = Target(name="ours", base_url=openai_base(ours), model=HOME)
-    them = None if theirs is None else Target(name="router", base_url=openai_base(theirs), model=HOME, prefill=PREFILL)
+    them = (
+        None
+        if theirs is None
+        else Target(name="router", base_url=openai_base(theirs), model=HOME, prefill=CLOSED_THINK_BLOCK)
+    )
     names = ["near", "far", "load", "warm", *(["router", "router-warm"] if them else [])]
     swaps = {name: Swaps(name) for name in names}
     async with httpx.AsyncClient(timeout=600, limits=FRESH) as client:
         for turn in range(rounds + 1):
-            _say(f"round {turn} of {rounds}" if turn else "warming up")
+            say(f"round {turn} of {rounds}" if turn else "warming up")
             for name, seconds in await _round(client, ours, us, them):
                 if turn:
                     swaps[name].seconds.append(seconds)
@@ -134,14 +139,9 @@ def _measured(swaps: dict[str, Swaps], morphs: list[dict[str, Any]], family: Wid
     )
 
 
-def _say(what: str) -> None:
-    print(f"{what} …", file=sys.stderr, flush=True)
-
-
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.swap", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--vocabulary", type=Path, default=VOCABULARY, help="a weightless GGUF of the model")
-    parser.add_argument("--folder", type=Path, default=None, help="where to work (default: the temporary folder)")
+    add_places(parser)
     parser.add_argument("--layers", type=int, default=10, help="how many layers (default: 10, files of 2.9 GB)")
     parser.add_argument("--keep", type=int, default=64, help="experts kept of 128 (default: 64)")
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is done (default: 5)")
@@ -153,7 +153,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="swap-", dir=options.folder) as name:
-        _say(f"writing a parent of {options.layers} layers")
+        say(f"writing a parent of {options.layers} layers")
         family = make_family(
             options.vocabulary,
             Path(name),

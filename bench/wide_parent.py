@@ -5,6 +5,7 @@ each are shortened. Numbers are drawn once into a pool and every tensor is cut o
 block scales that keep activations in range: it loads and computes, and says nothing sensible.
 """
 
+import argparse
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from specialists.ggml_types import GGML_TYPES
 from specialists.gguf_file import GgufHeader, TensorInfo, read_header
 from specialists.gguf_plan import GgufPlan, PlannedTensor, Zeros, plan_gguf
 
+VOCABULARY = Path("../shared/data/gemma-4-26b-a4b.vocab.gguf")
 F32, Q5_0, Q8_0, Q4_K = 0, 6, 8, 12
 _ARRAY: Final = 9
 _ITEM_BYTES: Final = {4: 4, 5: 4, 7: 1}
@@ -100,6 +102,12 @@ def _experts(width: int, inner: int, experts: int) -> Iterator[Shape]:
     yield Shape("ffn_down_exps.weight", (inner, width, experts), Q8_0)
     yield Shape("ffn_down_exps.scale", (experts,), F32)
     yield Shape("layer_output_scale.weight", (1,), F32)
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """The options `--vocabulary` and `--folder` of a bench that writes such a parent."""
+    parser.add_argument("--vocabulary", type=Path, default=VOCABULARY, help="a weightless GGUF of the model")
+    parser.add_argument("--folder", type=Path, default=None, help="where to work (default: the temporary folder)")
 
 
 def write_wide_parent(vocabulary: Path, out: Path, *, num_layers: int, seed: int) -> GgufPlan:
