@@ -9,12 +9,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pocket.measuring import HeldOut, Scores, opened
+from pocket.merging import write_merged
 from pocket.study import REASONING, held_out, random_mask
 from specialists.builder.histogram import Profile, read_profile
 from specialists.builder.mask_recipe import Recipe, make_mask
@@ -28,12 +30,13 @@ SIZES = (500, 1_000, 2_000, 4_000, 8_000, 16_000)  # tokens of a corpus
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`masks` by domain, or one under "" for all. `mode` as in `coe build`."""
+    """`masks` by domain, or one under "" for all. `mode` as in `coe build`. `files` are models made otherwise."""
 
     group: str
     name: str
-    masks: Mapping[str, ExpertMask]
+    masks: Mapping[str, ExpertMask] = field(default_factory=dict)
     mode: str = "slice"
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def ablate(asked: argparse.Namespace) -> None:
@@ -52,7 +55,8 @@ def _scores(row: Row, held: Mapping[str, HeldOut], asked: argparse.Namespace) ->
             return {name: scorer.score(each) for name, each in held.items()}
     found = {}
     for name, each in held.items():
-        with opened(asked.parent, row.masks[name].kept, mode=row.mode, threads=asked.threads) as scorer:
+        kept = row.masks[name].kept if row.masks else None
+        with opened(row.files.get(name, asked.parent), kept, mode=row.mode, threads=asked.threads) as scorer:
             found[name] = scorer.score(each)
     return found
 
@@ -93,6 +97,11 @@ def rows(profile: Profile, domains: tuple[str, ...], asked: argparse.Namespace) 
     yield Row("baseline", "random mask", {"": drawn})
     others = dict(zip(domains, [*each().values()][1:] + [*each().values()][:1], strict=True))
     yield Row("baseline", "another domain's mask", others)
+    merged = {
+        name: write_merged(asked.parent, asked.work / f"merged-{name}.gguf", _use(profile, name), keep)
+        for name in domains
+    }
+    yield Row("baseline", f"{experts} experts merged into {keep}", files=merged)
     yield Row("mode", "zero instead of slice", each(), mode="zero")
     for name in UTILITIES:
         yield Row("utility", name, each(utility=name))
@@ -103,6 +112,11 @@ def rows(profile: Profile, domains: tuple[str, ...], asked: argparse.Namespace) 
             general = _mask(profile, domains, {"keep": round(share * experts), "aggregation": how})
             yield Row("general prune", f"{how}, {share:.0%} kept", {"": general})
     yield from _by_size(domains, asked)
+
+
+def _use(profile: Profile, name: str) -> NDArray[np.float64]:
+    """How often each expert was chosen: (layers, experts)."""
+    return profile.domain(name).count.sum(2).astype(np.float64)
 
 
 def _by_size(domains: tuple[str, ...], asked: argparse.Namespace) -> Iterator[Row]:

@@ -28,7 +28,8 @@ Streams = dict[str, NDArray[np.uint16]]
 class Recipe:
     """Lengths in steps or tokens. `spread_most` experts are what one text may use without being asked for fewer.
 
-    `balance` must outweigh `spread`: with 0.02 all texts took to the same few experts (balance 2.03 at step 320).
+    The gates first learn what helps: up to step `asked_from` only `asked_early` of `balance` and `spread` counts.
+    `balance` must outweigh `spread`, or all texts take to the same few experts.
     """
 
     seed: int = 1
@@ -40,9 +41,11 @@ class Recipe:
     long_every: int = 6
     matrix_lr: float = 0.02
     other_lr: float = 3e-3
-    balance: float = 0.2
-    spread: float = 0.05
+    balance: float = 1.0
+    spread: float = 0.25
     spread_most: float = 9.0
+    asked_early: float = 0.2
+    asked_from: int = 1000
 
 
 def batch_of(streams: Streams, recipe: Recipe, step: int) -> Tensor:
@@ -62,6 +65,12 @@ def batch_of(streams: Streams, recipe: Recipe, step: int) -> Tensor:
 def rate_at(recipe: Recipe, step: int) -> float:
     """Share of the full learning rate: up over the warm steps, flat, down to zero over the fall."""
     return min((step + 1) / recipe.warm_steps, 1.0, (recipe.steps - step) / recipe.fall_steps)
+
+
+def asked_of_gates(recipe: Recipe, step: int) -> tuple[float, float]:
+    """Weights of balance and spread: a share of both at first, spread from nothing, then in full."""
+    share = min(1.0, recipe.asked_early + max(0, step - recipe.asked_from) / 200)
+    return recipe.balance * share, recipe.spread * share * min(1.0, step / 300)
 
 
 def gate_losses(traces: list[GateTrace], sequences: int, most: float) -> tuple[Tensor, Tensor]:
@@ -114,8 +123,8 @@ class Run:
         flat, table = hidden.reshape(-1, hidden.shape[-1]).to(compute), self.model.embed_tokens.weight.to(compute)
         loss = SoftcappedLoss.apply(flat, table, rows[:, 1:].reshape(-1), self.model.shape.softcap)  # type: ignore[no-untyped-call]
         balance, spread = gate_losses(traces, len(rows), self.recipe.spread_most)
-        asked = min(1.0, self.step / 300)  # gates first learn what helps
-        (loss + self.recipe.balance * balance + asked * self.recipe.spread * spread).backward()
+        balance_weight, spread_weight = asked_of_gates(self.recipe, self.step)
+        (loss + balance_weight * balance + spread_weight * spread).backward()
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
