@@ -1,11 +1,13 @@
-"""`python -m pocket STAGE`: split, vocabulary, train, export. See README.md for the stages in their order."""
+"""`python -m pocket STAGE`: split, vocabulary, train, export, card. See README.md for the stages in their order."""
 
 import argparse
 import json
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pocket.card import LOG, write_card
 from pocket.corpora import write_split
 
 if TYPE_CHECKING:
@@ -18,8 +20,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pocket", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("pocket-work"), help="folder for all that is made on the way")
     stages = parser.add_subparsers(dest="stage", required=True)
+    corpora = {"type": Path, "default": REPOSITORY.parent / "shared" / "corpora"}
     split = stages.add_parser("split", help="part the corpora into what trains and what is held out")
-    split.add_argument("--corpora", type=Path, default=REPOSITORY.parent / "shared" / "corpora")
+    split.add_argument("--corpora", **corpora)
     learn = stages.add_parser("vocabulary", help="learn the BPE vocabulary and tokenise")
     learn.add_argument("--size", type=int, default=4096)
     train = stages.add_parser("train", help="train, or go on training")
@@ -29,8 +32,12 @@ def main() -> None:
     export = stages.add_parser("export", help="write the checkpoint as GGUF, F16 and Q8_0")
     export.add_argument("--name", default="parent")
     export.add_argument("--out", type=Path, default=REPOSITORY / "pocket" / "model")
+    card = stages.add_parser("card", help="write the model card and the training curve")
+    card.add_argument("--name", default="parent")
+    card.add_argument("--corpora", **corpora)
+    card.add_argument("--out", type=Path, default=REPOSITORY / "pocket" / "model")
     arguments = parser.parse_args()
-    {"split": _split, "vocabulary": _vocabulary, "train": _train, "export": _export}[arguments.stage](arguments)
+    STAGES[arguments.stage](arguments)
 
 
 def _split(arguments: argparse.Namespace) -> None:
@@ -98,10 +105,18 @@ def _write_reference(work: Path, shape: "PocketShape", weights: dict[str, Any]) 
     np.savez(work / "reference-logits.npz", tokens=tokens, logits=logits.numpy())
 
 
+def _card(arguments: argparse.Namespace) -> None:
+    shutil.copyfile(arguments.work / arguments.name / "log.jsonl", arguments.out / LOG)
+    shutil.copyfile(arguments.work / "tokenizer.json", arguments.out / "tokenizer.json")
+    write_card(arguments.out, arguments.corpora / "SOURCES.md")
+
+
 def _typed(kind: type, asked: dict[str, str]) -> dict[str, int | float]:
     types = {each.name: each.type for each in fields(kind)}
     return {name: (float if types[name] is float else int)(value) for name, value in asked.items() if name in types}
 
+
+STAGES = {"split": _split, "vocabulary": _vocabulary, "train": _train, "export": _export, "card": _card}
 
 if __name__ == "__main__":
     main()
