@@ -175,3 +175,16 @@ def test_gates_are_asked_for_even_use_and_for_narrow_texts() -> None:
     assert balance_loss(narrow, narrow.argmax(-1, keepdim=True)).item() == pytest.approx(1)
     assert spread_loss(narrow, 4, most=2.0).item() == 0
     assert spread_loss(even, 4, most=2.0).item() == pytest.approx(np.log(2), abs=1e-5)
+
+
+def test_gates_are_asked_in_earnest_only_when_they_have_learnt() -> None:
+    """Spread begins at nothing, a share of both holds until `asked_from`, and no weight ever falls."""
+    from pocket.training import Recipe, asked_of_gates
+
+    recipe = Recipe(balance=1.0, spread=0.25, asked_early=0.2, asked_from=1000)
+    weights = np.array([asked_of_gates(recipe, step) for step in range(2000)])
+
+    assert weights[0].tolist() == pytest.approx([0.2, 0.0])
+    assert weights[1000].tolist() == pytest.approx([0.2, 0.05])
+    assert weights[-1].tolist() == pytest.approx([1.0, 0.25])
+    assert (np.diff(weights, axis=0) >= 0).all()
