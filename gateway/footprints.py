@@ -20,23 +20,24 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.memory import engine_footprint
+from gateway.memory import MemorySplit, engine_footprint, engine_room, ram_budget
 from gateway.plan_store import KnownPlan, PlanStore
 from gateway.settings import Settings
 from specialists.engine.messages import DryRun, Load
 from specialists.engine.order import load_order
 from specialists.engine.planning import PlanUnknown, plan_allocations
-from specialists.engine.protocol import EngineSpec
+from specialists.engine.protocol import CacheType, EngineSpec
 from specialists.errors import ModelTooLarge, SpecialistUnavailable
 from specialists.gguf_file import GgufError, GgufHeader, read_header
 from specialists.gguf_fingerprint import fingerprint
 from specialists.pool.budget import MemoryReading, format_bytes
 from specialists.pool.footprint import Basis, Footprint, adapter_bytes
-from specialists.pool.placement import NothingFits, Placement, Room, choose_placement
+from specialists.pool.placement import NothingFits, Placement, choose_placement
+from specialists.pool.room import Room
 
 logger = logging.getLogger("gateway")
 
-_RAM_SHARE = 0.75  # of what is free, for what is left outside a GPU
+_PARKING_SHARE = 8  # of the budget of RAM, one engine may take an eighth for parked conversations
 _FORMAT = 1  # of what is kept; another number forgets it all
 _LEAST_PROCESS_BYTES = 16 << 20  # less was measured while something was paged out
 _MOST_PROCESS_BYTES = 8 << 30
@@ -52,12 +53,14 @@ _GROWTH_BYTES_PER_TOKEN = 512
 class Memory:
     """What engines are planned into: the pool's budget, of a GPU's memory or, without one, of RAM.
 
-    `ram_bytes` is for what has no place on a GPU.
+    `ram_bytes` of the host's RAM are for what has no place on a GPU and for parked conversations. `cache_type` is that
+    of engines that ask for none.
     """
 
     budget_bytes: int
     uses_gpu: bool
     ram_bytes: int
+    cache_type: CacheType = CacheType.F16
 
 
 class FootprintPlanner:
@@ -78,23 +81,35 @@ class FootprintPlanner:
         self._lock = threading.Lock()
         self._keys: dict[EngineSpec, str] = {}
         self._placed: dict[EngineSpec, EngineSpec] = {}
+        self._planned: dict[EngineSpec, Footprint] = {}
 
     def footprint(self, spec: EngineSpec) -> Footprint:
         """What `spec` takes where it is placed. Raises SpecialistUnavailable, and ModelTooLarge when nothing fits."""
         placed = self._place(spec)
+        found = self._footprint(placed)
         with self._lock:
-            self._placed[spec] = placed
-        return self._footprint(placed)
+            self._placed[spec], self._planned[spec] = placed, found
+        return found
 
-    def charge(self, spec: EngineSpec) -> int:
-        """Bytes that `spec` takes of the budget. Raises as `footprint`, also where that is more than all of it."""
-        found, budget_bytes = self.footprint(spec), self._memory.budget_bytes
-        if found.charged_bytes <= budget_bytes:
-            return found.charged_bytes
+    @property
+    def budget(self) -> Room:
+        return Room(self._memory.budget_bytes, self._memory.ram_bytes)
+
+    def charge(self, spec: EngineSpec) -> Room:
+        """What `spec` takes of both budgets. Raises as `footprint`, also where that is more than all of one."""
+        found, budget = self.footprint(spec), self.budget
+        need = self._room(spec, found)
+        if budget.holds(need):
+            return need
+        if need.device_bytes > budget.device_bytes:
+            lacking, name = f"the memory budget is {format_bytes(budget.device_bytes)}", "COE_MEMORY_BUDGET"
+        else:
+            with_parked = f"{format_bytes(need.ram_bytes)} of RAM with what it may park"
+            lacking = f"that is {with_parked}, of which the budget is {format_bytes(budget.ram_bytes)}"
+            name = "COE_RAM_BUDGET"
         raise ModelTooLarge(
-            f"{spec.model_path.name} needs {found.explain()}, but the memory budget is {format_bytes(budget_bytes)}. "
-            f"Raise COE_MEMORY_BUDGET, shorten its context (now {spec.parallel} × {spec.context_tokens} tokens) or "
-            "serve a smaller model."
+            f"{spec.model_path.name} needs {found.explain()}, but {lacking}. Raise {name}, shorten its context (now "
+            f"{spec.parallel} × {spec.context_tokens} tokens) or serve a smaller model."
         )
 
     def placed(self, spec: EngineSpec) -> EngineSpec:
@@ -102,6 +117,14 @@ class FootprintPlanner:
         with self._lock:
             found = self._placed.get(spec)
         return found or self._place(spec)
+
+    def split(self, spec: EngineSpec) -> MemorySplit | None:
+        """What of `spec` is planned to lie on a GPU; None where that is not known. Never blocks."""
+        with self._lock:
+            found = self._planned.get(spec)
+        if found is None or found.basis is Basis.FORMULA:
+            return None
+        return MemorySplit(found.total_bytes, found.charged_bytes if found.device_bytes else 0)
 
     def uses_gpu(self, spec: EngineSpec) -> bool:
         """Whether an engine loaded as `spec` is on a GPU, as far as the plan knows."""
@@ -125,8 +148,16 @@ class FootprintPlanner:
         field = "worked_bytes" if has_worked else "idle_bytes"
         self._store.write(key, msgspec.structs.replace(known, **{field: beside}))
 
+    def _room(self, placed: EngineSpec, footprint: Footprint) -> Room:
+        return engine_room(footprint, machine_has_gpu=self._memory.uses_gpu, uses_gpu=self.uses_gpu(placed))
+
     def _place(self, spec: EngineSpec) -> EngineSpec:
         memory = self._memory
+        spec = replace(
+            spec,
+            parking_bytes=min(spec.parking_bytes, memory.ram_bytes // _PARKING_SHARE),
+            cache_type=spec.cache_type or (memory.cache_type if spec.pooling is None else CacheType.F16),
+        )
         if not memory.uses_gpu and (spec.gpu_layers > 0 or spec.cpu_expert_layers > 0):
             logger.info(
                 "%s: gpu_layers %d and cpu_expert_layers %d have no effect, as llama.cpp uses no GPU here",
@@ -139,7 +170,7 @@ class FootprintPlanner:
 
         def need(placement: Placement) -> Room:
             found = self._footprint(_with(spec, placement))
-            return Room(found.charged_bytes, found.ram_bytes)
+            return self._room(spec, found)
 
         try:
             chosen = choose_placement(
@@ -147,7 +178,7 @@ class FootprintPlanner:
                 num_layers=header.integer("block_count") or 0,
                 has_experts=bool(header.integer("expert_count")),
                 need=need,
-                room=Room(memory.budget_bytes, memory.ram_bytes),
+                room=self.budget,
             )
         except NothingFits as error:
             raise ModelTooLarge(f"{spec.model_path.name} fits in no way: {error}.") from None
@@ -185,8 +216,9 @@ class FootprintPlanner:
         except OSError as error:
             raise SpecialistUnavailable(f"{spec.model_path.name} cannot be read: {error.strerror}") from None
         sizes = [spec.context_tokens, spec.parallel, spec.gpu_layers, spec.cpu_expert_layers]
+        kinds = [str(spec.cache_type), str(spec.pooling)]
         kept = formula.weights_bytes if spec.family else None
-        text = repr((_FORMAT, self._build(), model, kept, sizes))
+        text = repr((_FORMAT, self._build(), model, kept, sizes, kinds))
         key = hashlib.sha256(text.encode()).hexdigest()[:40]
         with self._lock:
             self._keys[spec] = key
@@ -194,7 +226,10 @@ class FootprintPlanner:
 
 
 def open_planner(settings: Settings, reading: MemoryReading, budget_bytes: int) -> FootprintPlanner:
-    """The planner of a gateway with these settings; what it learns is kept in the folder `plans` of COE_HOME."""
+    """The planner of a gateway with these settings; what it learns is kept in the folder `plans` of COE_HOME.
+
+    Raises InvalidSetting.
+    """
     try:
         folder: Path | None = settings.home.expanduser() / "plans"
     except RuntimeError:  # no such user, or one without a home
@@ -202,7 +237,8 @@ def open_planner(settings: Settings, reading: MemoryReading, budget_bytes: int) 
     memory = Memory(
         budget_bytes=budget_bytes,
         uses_gpu=reading.device_free_bytes is not None,
-        ram_bytes=int(reading.ram_available_bytes * _RAM_SHARE),
+        ram_bytes=ram_budget(settings, reading, budget_bytes),
+        cache_type=settings.cache_type,
     )
     return FootprintPlanner(PlanStore(folder), memory)
 

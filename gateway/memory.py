@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gateway.machine import Binding, binding
 from gateway.settings import Settings
@@ -15,13 +15,23 @@ from specialists.moe_layout import MoeError
 from specialists.pool.budget import (
     MemoryReading,
     default_memory_budget,
+    default_ram_budget,
     format_bytes,
     parse_bytes,
     read_memory,
 )
 from specialists.pool.footprint import Footprint, estimate_footprint
+from specialists.pool.room import Room
 
 logger = logging.getLogger("gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySplit:
+    """Bytes that an engine takes in all, and those of them that are of a GPU's memory."""
+
+    total_bytes: int
+    device_bytes: int
 
 
 class InvalidSetting(Exception):
@@ -52,6 +62,31 @@ def memory_budget(settings: Settings, reading: MemoryReading) -> int:
         raise InvalidSetting(f"memory_budget (--memory-budget or COE_MEMORY_BUDGET): {error}") from None
 
 
+def ram_budget(settings: Settings, reading: MemoryReading, budget_bytes: int) -> int:
+    """Bytes of the host's RAM for what no GPU holds and for parked conversations. Raises InvalidSetting."""
+    if not settings.ram_budget:
+        return default_ram_budget(reading, budget_bytes)
+    try:
+        return parse_bytes(settings.ram_budget)
+    except ValueError as error:
+        raise InvalidSetting(f"ram_budget (COE_RAM_BUDGET): {error}") from None
+
+
+def engine_room(footprint: Footprint, *, machine_has_gpu: bool, uses_gpu: bool) -> Room:
+    """What an engine takes of both budgets; `uses_gpu` says whether it is loaded on the GPU, if there is one.
+
+    Without a GPU both budgets are of RAM, and what it may park counts in one of them alone. With one, an engine in RAM
+    takes nothing of it, and one whose places are not known (by formula) is taken to lie there altogether.
+    """
+    if not machine_has_gpu:
+        return Room(footprint.total_bytes, footprint.total_bytes + footprint.parking_bytes)
+    if footprint.device_bytes:
+        return Room(footprint.charged_bytes, footprint.ram_bytes + footprint.parking_bytes)
+    if uses_gpu:
+        return Room(footprint.total_bytes, footprint.parking_bytes)
+    return Room(0, footprint.total_bytes + footprint.parking_bytes)
+
+
 def engine_footprint(spec: EngineSpec) -> Footprint:
     """Reads the header of the weights. Raises SpecialistUnavailable when they are gone or no longer sound."""
     try:
@@ -73,7 +108,7 @@ def _frame_weights(spec: EngineSpec, header: GgufHeader) -> int | None:
 
 
 def device_share(spec: EngineSpec, reading: MemoryReading) -> float:
-    """How much of an engine is planned to lie in a GPU's memory, 0 to 1, by its layers; 0 where no GPU is used."""
+    """How much of an engine lies in a GPU's memory, 0 to 1, where no plan says: by layers. 0 where no GPU is used."""
     if spec.gpu_layers == 0 or reading.device_free_bytes is None:
         return 0.0
     if spec.gpu_layers < 0:

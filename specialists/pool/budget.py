@@ -28,6 +28,8 @@ _UNITS: Final[Mapping[str, int]] = {
 }
 _SIZE = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]{0,3})\s*", re.ASCII)
 _RAM_SHARE: Final = 0.75  # the rest is for the gateway, the engines' own needs and everybody else
+_RAM_SHARE_WITH_PARKING: Final = 0.9  # without a GPU, where parked conversations have room beside the memory budget
+_PARKING_ROOM: Final = 1.2  # of that budget, where somebody set a larger one
 _DEVICE_MARGIN_BYTES: Final = 768 * MIB  # driver context and workspaces of an engine; no header tells them
 _QUERY = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
 _QUERY_SECONDS: Final = 5.0
@@ -48,6 +50,17 @@ def default_memory_budget(reading: MemoryReading) -> int:
     if reading.device_free_bytes is not None:
         return max(0, reading.device_free_bytes - _DEVICE_MARGIN_BYTES)
     return int(reading.ram_available_bytes * _RAM_SHARE)
+
+
+def default_ram_budget(reading: MemoryReading, budget_bytes: int) -> int:
+    """Bytes of RAM for what no GPU holds and for parked conversations, beside a memory budget of so many bytes.
+
+    With a GPU a share of the available RAM. Without one the memory budget is of RAM itself, and more is only for
+    parked conversations.
+    """
+    if reading.device_free_bytes is not None:
+        return int(reading.ram_available_bytes * _RAM_SHARE)
+    return max(int(reading.ram_available_bytes * _RAM_SHARE_WITH_PARKING), int(budget_bytes * _PARKING_ROOM))
 
 
 def parse_bytes(text: str) -> int:

@@ -13,6 +13,7 @@ from specialists.errors import LoadKilled, SpecialistError, WorkerLost
 from specialists.pool.device_memory import DeviceMemory
 from specialists.pool.frame_turns import CallLater, FrameTurns
 from specialists.pool.observer import PoolObserver
+from specialists.pool.room import NOTHING, Room
 from specialists.pool.settings import PoolSettings
 from specialists.pool.swap_scheduler import SwapScheduler
 from specialists.pool.swaps import SwapBook, describe
@@ -25,12 +26,12 @@ logger = logging.getLogger("specialists.pool")
 class Surroundings:
     """What a fleet is given from outside.
 
-    `footprint` gives the bytes an engine will take; it may read files (it is called in a thread) and raise
-    SpecialistError. `engine_factory` only constructs: it must neither block nor fail. `clock` is monotonic seconds.
-    With `device_memory`, a load after an unload waits until there is room for it again.
+    `room` gives what an engine will take; it may read files (it is called in a thread) and raise SpecialistError.
+    `engine_factory` only constructs: it must neither block nor fail. `clock` is monotonic seconds. With
+    `device_memory`, a load after an unload waits until there is room for it again.
     """
 
-    footprint: Callable[[EngineSpec], int]
+    room: Callable[[EngineSpec], Room]
     engine_factory: Callable[[EngineSpec], Engine]
     observer: PoolObserver
     clock: Callable[[], float]
@@ -53,20 +54,20 @@ class Fleet:
         self.swaps = SwapBook(
             surroundings.observer,
             surroundings.clock,
-            lambda: (scheduler.used_bytes, scheduler.budget_bytes),
+            lambda: (scheduler.used, scheduler.budget),
         )
         self._scheduler = scheduler
         self._settings = settings
         self._outside = surroundings
         self._on_change = on_change
-        self._footprints: dict[EngineSpec, int] = {}  # measured again for each load: files change
+        self._rooms: dict[EngineSpec, Room] = {}  # measured again for each load: files change
         self._has_unloaded = False
 
-    async def footprint_of(self, spec: EngineSpec) -> int:
-        """Bytes. Raises what `Surroundings.footprint` raises."""
-        if spec not in self._footprints:
-            self._footprints[spec] = await asyncio.to_thread(self._outside.footprint, spec)
-        return self._footprints[spec]
+    async def room_for(self, spec: EngineSpec) -> Room:
+        """What it takes. Raises what `Surroundings.room` raises."""
+        if spec not in self._rooms:
+            self._rooms[spec] = await asyncio.to_thread(self._outside.room, spec)
+        return self._rooms[spec]
 
     def start(self, spec: EngineSpec, *, serving: str) -> None:
         """Begin to load; of a family, as the member `serving`."""
@@ -137,14 +138,14 @@ class Fleet:
         )
 
     def _note_load(self, worker: Worker, outcome: str) -> None:
-        self.swaps.load_ended(worker, outcome, self._footprints.get(worker.spec, 0))
+        self.swaps.load_ended(worker, outcome, self._rooms.get(worker.spec, NOTHING))
 
     def _forget(self, worker: Worker) -> None:
         del self.workers[worker.spec]
         self._has_unloaded = True
-        self._footprints.pop(worker.spec, None)
+        self._rooms.pop(worker.spec, None)
 
     async def _until_memory_is_back(self, spec: EngineSpec) -> None:
         memory = self._outside.device_memory
         if memory is not None and self._has_unloaded:
-            await memory.until_room_for(spec, await self.footprint_of(spec))
+            await memory.until_room_for(spec, (await self.room_for(spec)).device_bytes)

@@ -4,7 +4,7 @@ Exact numbers come from llama.cpp's own dry run, which is not known here; the fo
 so in its sum, and leans upwards.
 
     weights    the tensors as they lie in the file (and the LoRA adapter's file)
-    KV cache   per layer: cells × (key width + value width) × 2 bytes (f16)
+    KV cache   per layer: cells × (key width + value width) × 2 bytes (f16; q8_0 1.0625, q4_0 0.5625)
     compute    llama.cpp's scratch for one batch, an upper estimate (see `_compute_bytes`), and rows of logits
     process    interpreter and libraries, and the vocabulary's tables (llama.cpp's, and those for JSON schemas)
 
@@ -19,15 +19,18 @@ each process) that no header tells, together with the budget's margin.
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from fractions import Fraction
 from typing import Final
 
-from specialists.engine.protocol import EngineSpec
+from specialists.engine.protocol import CacheType, EngineSpec
 from specialists.gguf_file import GgufHeader
 
 _BATCH_TOKENS: Final = 512  # tokens computed at a time, the engine's and llama.cpp's default
 _SCORED_TOKENS: Final = 64  # of which this many, and one for each conversation, may want logits
 _CELL_PADDING: Final = 256
 _F16_BYTES: Final = 2
+# A value's share of its block, which has one scale of 16 bits for 32 values.
+_CACHED_BYTES: Final = {CacheType.F16: Fraction(2), CacheType.Q8_0: Fraction(34, 32), CacheType.Q4_0: Fraction(18, 32)}
 _F32_BYTES: Final = 4
 _MIB: Final = 1 << 20
 # Measured (llama-cpp-python 0.3.36, x86-64): an engine of a model with 262 tokens holds 59 MiB beside its buffers;
@@ -92,10 +95,7 @@ class Footprint:
 
     @property
     def charged_bytes(self) -> int:
-        """What counts against the budget: of an engine that is partly on a GPU only that part, and the driver's.
-
-        One that uses no GPU counts in full, also where the budget is a GPU's: nothing else bounds it.
-        """
+        """Of an engine that is on a GPU, if only in part, what it takes there, the driver's share too; else all."""
         return self.device_bytes + self.process_bytes if self.device_bytes else self.total_bytes
 
     @property
@@ -140,10 +140,11 @@ def estimate_footprint(header: GgufHeader, spec: EngineSpec, *, weights_bytes: i
     sliding_cells = _pad(min(full_cells, layers.window_tokens * spec.parallel + _BATCH_TOKENS))
     full = sum(width for width, slides in layers.stored if not slides)
     sliding = sum(width for width, slides in layers.stored if slides)
+    cached_bytes = _CACHED_BYTES[spec.cache_type or CacheType.F16]
     return Footprint(
         weights_bytes=(header.tensor_bytes if weights_bytes is None else weights_bytes) + adapter_bytes(spec),
-        full_cache_bytes=full_cells * full * _F16_BYTES,
-        sliding_cache_bytes=sliding_cells * sliding * _F16_BYTES,
+        full_cache_bytes=int(full_cells * full * cached_bytes),
+        sliding_cache_bytes=int(sliding_cells * sliding * cached_bytes),
         compute_bytes=_compute_bytes(header, layers, spec.parallel, full_cells, sliding_cells if sliding else 0),
         process_bytes=_PROCESS_BYTES + _vocabulary_size(header) * _BYTES_PER_TOKEN,
         full_cells=full_cells,

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from specialists.engine.protocol import EngineSpec
-from specialists.pool.eviction import EngineState, Resident, room_to_come
+from specialists.pool.eviction import room_to_come
 from specialists.pool.pace import Pace
+from specialists.pool.resident import EngineState, Resident
+from specialists.pool.room import Room
 from specialists.pool.waiting import Waiter
 
 
@@ -32,13 +34,13 @@ class Ticket:
 def forecasts(
     waiting: Sequence[Waiter],
     residents: Sequence[Resident],
-    budget_bytes: int,
+    budget: Room,
     now: float,
     pace: Pace,
     progress: Mapping[EngineSpec, float],
 ) -> dict[int, Forecast]:
     """By waiter. `waiting` is in order of arrival; `progress` is the share in [0, 1] that loads have done so far."""
-    ready_in = _ready_in(waiting, residents, budget_bytes, now, pace, progress)
+    ready_in = _ready_in(waiting, residents, budget, now, pace, progress)
     return {waiter.id: Forecast(position, ready_in[waiter.spec]) for position, waiter in enumerate(waiting, start=1)}
 
 
@@ -52,13 +54,13 @@ class _Leaver:
     """Room that comes free in so many seconds, if it is asked for."""
 
     leaves_in: float
-    footprint_bytes: int
+    room: Room
 
 
 def _ready_in(
     waiting: Sequence[Waiter],
     residents: Sequence[Resident],
-    budget_bytes: int,
+    budget: Room,
     now: float,
     pace: Pace,
     progress: Mapping[EngineSpec, float],
@@ -70,10 +72,10 @@ def _ready_in(
         if resident.state is EngineState.LOADING
     }
     is_leaving = any(resident.state is EngineState.UNLOADING for resident in residents)
-    free_bytes, free_in = room_to_come(residents, budget_bytes), pace.unload_seconds if is_leaving else 0.0
+    free, free_in = room_to_come(residents, budget), pace.unload_seconds if is_leaving else 0.0
     leavers = sorted(
         (
-            _Leaver(_leaves_in(resident, ready_in.get(resident.spec), now, pace), resident.footprint_bytes)
+            _Leaver(_leaves_in(resident, ready_in.get(resident.spec), now, pace), resident.room)
             for resident in residents
             if resident.state is not EngineState.UNLOADING and not resident.stays
         ),
@@ -82,14 +84,14 @@ def _ready_in(
     for waiter in waiting:
         if waiter.spec in ready_in:
             continue
-        while free_bytes < waiter.footprint_bytes and leavers:
+        while not free.holds(waiter.room) and leavers:
             leaver = leavers.pop(0)
-            free_bytes += leaver.footprint_bytes
+            free += leaver.room
             free_in = max(free_in, leaver.leaves_in)
-        free_bytes -= waiter.footprint_bytes
-        ready_in[waiter.spec] = free_in + pace.load_seconds(waiter.spec, waiter.footprint_bytes)
+        free -= waiter.room
+        ready_in[waiter.spec] = free_in + pace.load_seconds(waiter.spec, waiter.room.size_bytes)
         gone_in = ready_in[waiter.spec] + pace.lease_seconds + pace.unload_seconds
-        leavers.append(_Leaver(gone_in, waiter.footprint_bytes))
+        leavers.append(_Leaver(gone_in, waiter.room))
     return ready_in
 
 
@@ -106,4 +108,4 @@ def _rest_of_load(resident: Resident, now: float, pace: Pace, progress: Mapping[
     done, elapsed = progress.get(resident.spec, 0.0), now - resident.load_started
     if done > 0.1:  # the first percents are spent on starting a process
         return elapsed * (1.0 - min(done, 1.0)) / done
-    return max(0.0, pace.load_seconds(resident.spec, resident.footprint_bytes) - elapsed)
+    return max(0.0, pace.load_seconds(resident.spec, resident.room.size_bytes) - elapsed)

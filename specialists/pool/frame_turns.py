@@ -78,6 +78,10 @@ class FrameTurns:
         """By specialist, the answers whose turn it is not."""
         return self._turns.num_waiting()
 
+    def expected_wait(self, name: str) -> float:
+        """The seconds that a newcomer may have to wait for the turn of `name`."""
+        return self._turns.expected_wait_of_newcomer(name, self._clock(), self._answer_seconds())
+
     def contended_share(self) -> float:
         return self._turns.contended_share(self._clock())
 

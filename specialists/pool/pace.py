@@ -1,9 +1,10 @@
-"""How long things take here: loads by engine, unloads and leases by the last few. Measured, then expected.
+"""How long things take here: loads and prefills by engine, unloads and leases by the last few. Measured, then expected.
 
 What was never loaded is expected to go at the pace of the others, in bytes of footprint per second.
 """
 
 from collections import deque
+from dataclasses import replace
 from statistics import median
 from typing import Final
 
@@ -14,6 +15,8 @@ _LAST_OTHERS: Final = 20
 ASSUMED_BYTES_PER_SECOND: Final = 1e9  # from the system's file cache, until a load has shown otherwise
 _ASSUMED_LEASE_SECONDS: Final = 2.0
 _ASSUMED_UNLOAD_SECONDS: Final = 0.2
+_ASSUMED_PREFILL_TOKENS_PER_SECOND: Final = 500.0
+_TELLING_TOKENS: Final = 32  # fewer say more about the engine's steps than about its pace
 
 
 class Pace:
@@ -23,6 +26,18 @@ class Pace:
         self._loads: dict[EngineSpec, deque[tuple[float, int]]] = {}
         self._leases: deque[float] = deque(maxlen=_LAST_OTHERS)
         self._unloads: deque[float] = deque(maxlen=_LAST_OTHERS)
+        self._prefills: dict[EngineSpec, deque[float]] = {}  # tokens per second
+
+    def note_prefill(self, spec: EngineSpec, num_tokens: int, seconds: float) -> None:
+        """So many tokens of a prompt were computed until there was a first word. Short ones tell nothing."""
+        if num_tokens >= _TELLING_TOKENS and seconds > 0:
+            paces = self._prefills.setdefault(replace(spec, replica=0), deque(maxlen=_LAST_OTHERS))
+            paces.append(num_tokens / seconds)
+
+    def prefill_seconds(self, spec: EngineSpec, num_tokens: int) -> float:
+        """How long an engine like that computes so many tokens of a prompt; equal frames have one pace."""
+        paces = self._prefills.get(replace(spec, replica=0))
+        return num_tokens / (median(paces) if paces else _ASSUMED_PREFILL_TOKENS_PER_SECOND)
 
     def note_load(self, spec: EngineSpec, seconds: float, footprint_bytes: int) -> None:
         self._loads.setdefault(spec, deque(maxlen=LAST_LOADS)).append((seconds, footprint_bytes))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from specialists.pool.budget import format_bytes
+from specialists.pool.room import Room
 
 ALL = -1
 
@@ -19,17 +20,6 @@ class Placement:
 
     gpu_layers: int = ALL
     cpu_expert_layers: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Bytes of GPU memory and of RAM: that there are, or that a placement takes."""
-
-    device_bytes: int
-    ram_bytes: int
-
-    def holds(self, need: "Room") -> bool:
-        return need.device_bytes <= self.device_bytes and need.ram_bytes <= self.ram_bytes
 
 
 class NothingFits(Exception):

@@ -21,18 +21,21 @@ from specialists.errors import (
 )
 from specialists.manifest import SpecialistManifest
 from specialists.pool.device_memory import DeviceMemory
-from specialists.pool.eviction import EngineState
 from specialists.pool.fleet import Fleet, Surroundings
 from specialists.pool.forecast import Forecast, Ticket
 from specialists.pool.frame_turns import CallLater, FrameFixed, TimerHandle
 from specialists.pool.frames import FrameSet
+from specialists.pool.histories import history_of
 from specialists.pool.observer import PoolObserver
+from specialists.pool.resident import EngineState
+from specialists.pool.room import NOTHING, Room
 from specialists.pool.settings import PoolSettings
 from specialists.pool.snapshot import snapshot
 from specialists.pool.status import PoolStatus
 from specialists.pool.swap_scheduler import SwapScheduler
 from specialists.pool.wishes import Lease, Request, Wish
 from specialists.pool.worker import Worker
+from specialists.request import Prompt
 
 __all__ = ["EngineState", "Lease", "PoolSettings", "SpecialistPool", "Ticket"]
 
@@ -44,7 +47,7 @@ def call_later_on_loop(delay_seconds: float, callback: Callable[[], None]) -> Ti
 
 
 class SpecialistPool:
-    """Engines in memory under `budget_bytes`, shared by all specialists with equal specs.
+    """Engines in memory under `budget`, shared by all specialists with equal specs.
 
     The parameters are those of `fleet.Surroundings`. Create it on the event loop that uses it; end it with `close`.
     """
@@ -52,8 +55,8 @@ class SpecialistPool:
     def __init__(
         self,
         *,
-        budget_bytes: int,
-        footprint: Callable[[EngineSpec], int],
+        budget: Room,
+        room: Callable[[EngineSpec], Room],
         engine_factory: Callable[[EngineSpec], Engine],
         observer: PoolObserver,
         settings: PoolSettings | None = None,
@@ -66,17 +69,24 @@ class SpecialistPool:
         self._call_later = call_later
         self._settings = settings if settings is not None else PoolSettings()
         surroundings = Surroundings(
-            footprint=footprint,
+            room=room,
             engine_factory=engine_factory,
             observer=observer,
             clock=clock,
             call_later=call_later,
             device_memory=device_memory,
         )
-        self._scheduler = SwapScheduler(budget_bytes=budget_bytes, clock=clock, effects=self, settings=self._settings)
+        self._scheduler = SwapScheduler(budget=budget, clock=clock, effects=self, settings=self._settings)
         self._fleet = Fleet(self._scheduler, self._settings, surroundings, on_change=self._on_change)
         self._workers = self._fleet.workers
-        self._frames = FrameSet(self._workers, self._settings, free_bytes=self._free_bytes, load=self._load_as)
+        self._frames = FrameSet(
+            self._workers,
+            self._settings,
+            pace=self._scheduler.pace,
+            clock=clock,
+            free=self._free,
+            load=self._load_as,
+        )
         self._requests: dict[int, Request] = {}  # from acquire to release
         self._unpinned: set[EngineSpec] = set()  # an operator's word, which goes before the college's `pin`
         self._ids = itertools.count(1)
@@ -87,10 +97,13 @@ class SpecialistPool:
     # ── what the gateway asks for ────────────────────────────────────────────
 
     @asynccontextmanager
-    async def acquire(self, manifest: SpecialistManifest, ticket: Ticket | None = None) -> AsyncIterator[Lease]:
+    async def acquire(
+        self, manifest: SpecialistManifest, ticket: Ticket | None = None, *, prompt: Prompt | None = None
+    ) -> AsyncIterator[Lease]:
         """Wait until the specialist's engine is in memory and hold it there for the length of the `async with`.
 
-        `ticket` tells meanwhile how long that may take. Cancelling gives the place in the queue up. Raises
+        `ticket` tells meanwhile how long that may take; `prompt` is what it is for, so that of several frames the one
+        is chosen that holds the conversation. Cancelling gives the place in the queue up. Raises
         SpecialistUnavailable (it cannot be served, or crashed too often), ModelTooLarge, QueueFull, ShuttingDown, and
         whatever its load failed with.
         """
@@ -98,7 +111,8 @@ class SpecialistPool:
             raise SpecialistUnavailable(f"{manifest.tag} cannot be served: {manifest.unavailable}")
         name, spec, keep_alive = "", manifest.engine, manifest.keep_alive_seconds
         if spec.family:
-            name, spec = manifest.tag, self._frames.choose(manifest.tag, spec, await self._fleet.footprint_of(spec))
+            room, history = await self._fleet.room_for(spec), history_of(prompt) if prompt else None
+            name, spec = manifest.tag, self._frames.choose(manifest.tag, spec, room, history=history)
         if spec.replica and keep_alive is None:
             keep_alive = self._settings.spare_frame_seconds
         wish = Wish(
@@ -107,6 +121,7 @@ class SpecialistPool:
             pin=(manifest.pin or (keep_alive is not None and keep_alive < 0)) and not spec.replica,
             keep_alive_seconds=keep_alive,
             ticket=ticket if ticket is not None else Ticket(),
+            is_heard=prompt is not None and bool(name),
         )
         async with self._lease(wish) as lease:
             yield lease
@@ -125,7 +140,7 @@ class SpecialistPool:
         """Load engines in this order as far as they fit beside each other; a failure is logged, not raised."""
         for spec in specs:
             try:
-                if await self._fleet.footprint_of(spec) <= self._scheduler.budget_bytes - self._scheduler.used_bytes:
+                if self._scheduler.free.holds(await self._fleet.room_for(spec)):
                     await self.load(spec, pin=pin)
                 else:
                     logger.warning("%s is not preloaded: no room beside the others", spec.model_path.name)
@@ -195,8 +210,9 @@ class SpecialistPool:
             waited_seconds = self._clock() - since
             self._observer.waited(seconds=waited_seconds)
             swap_seconds = _overlap_seconds(worker, since, self._clock()) + morph_seconds
+            engine = self._frames.heard(worker) if wish.is_heard else worker.engine
             try:
-                yield Lease(engine=worker.engine, waited_seconds=waited_seconds, swap_seconds=swap_seconds)
+                yield Lease(engine=engine, waited_seconds=waited_seconds, swap_seconds=swap_seconds)
             except (WorkerLost, WorkerTimeout):
                 await self._until_loss_is_known(worker)
                 raise
@@ -227,7 +243,7 @@ class SpecialistPool:
     @asynccontextmanager
     async def _granted(self, wish: Wish, since: float) -> AsyncIterator[Worker]:
         """Hold the engine that the scheduler grants. Raises what it refuses with."""
-        footprint_bytes = await self._fleet.footprint_of(wish.spec)
+        room = await self._fleet.room_for(wish.spec)
         waiter = next(self._ids)
         request = self._requests[waiter] = Request(wish, since, asyncio.get_running_loop().create_future())
         wish.ticket.forecast = lambda: self._forecast(waiter)
@@ -235,7 +251,7 @@ class SpecialistPool:
             self._scheduler.on_acquire(
                 waiter,
                 wish.spec,
-                footprint_bytes=footprint_bytes,
+                room=room,
                 pin=wish.pin and wish.spec not in self._unpinned,
                 keep_alive_seconds=wish.keep_alive_seconds,
             )
@@ -295,10 +311,9 @@ class SpecialistPool:
 
     # ── small parts ──────────────────────────────────────────────────────────
 
-    def _free_bytes(self) -> int:
+    def _free(self) -> Room:
         """Room that nobody has and nobody waits for."""
-        waits = bool(self._scheduler.waiters)
-        return 0 if waits else self._scheduler.budget_bytes - self._scheduler.used_bytes
+        return NOTHING if self._scheduler.waiters else self._scheduler.free
 
     def _rearm(self) -> None:
         """One timer, for the next moment at which time alone changes something."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from specialists.engine.protocol import EngineSpec
-from specialists.pool.eviction import EngineState, Resident
+from specialists.pool.resident import EngineState, Resident
 from specialists.pool.status import EngineReport, PoolStatus
 from specialists.pool.swap_scheduler import SwapScheduler
 from specialists.pool.swaps import SwapBook
@@ -14,8 +14,10 @@ def snapshot(scheduler: SwapScheduler, workers: Mapping[EngineSpec, Worker], swa
     """`now` in the scheduler's monotonic seconds."""
     waiting = [waiter.spec.model_path.name for waiter in scheduler.waiters]
     return PoolStatus(
-        budget_bytes=scheduler.budget_bytes,
-        used_bytes=scheduler.used_bytes,
+        budget_bytes=scheduler.budget.device_bytes,
+        used_bytes=scheduler.used.device_bytes,
+        ram_budget_bytes=scheduler.budget.ram_bytes,
+        ram_used_bytes=scheduler.used.ram_bytes,
         engines=tuple(
             _engine(resident, workers[resident.spec], scheduler.num_waiting(resident.spec), now)
             for resident in scheduler.residents
@@ -33,6 +35,7 @@ def _engine(resident: Resident, worker: Worker, num_waiting: int, now: float) ->
         spec=resident.spec,
         state=resident.state,
         footprint_bytes=resident.footprint_bytes,
+        ram_bytes=resident.ram_bytes,
         progress=1.0 if worker.load_ended is not None else worker.progress,
         leases=len(resident.leases),
         waiting=num_waiting,

@@ -11,6 +11,7 @@ from typing import Final
 from specialists.engine.protocol import MorphReport
 from specialists.pool.budget import format_bytes
 from specialists.pool.observer import PoolObserver
+from specialists.pool.room import Room
 from specialists.pool.status import MorphRecord, SwapRecord
 from specialists.pool.worker import Worker
 
@@ -20,10 +21,10 @@ MAX_RECORDS: Final = 20
 
 
 class SwapBook:
-    """`memory` is asked for the bytes that are planned now, and for the budget."""
+    """`memory` is asked for what is planned now, and for the budget."""
 
     def __init__(
-        self, observer: PoolObserver, clock: Callable[[], float], memory: Callable[[], tuple[int, int]]
+        self, observer: PoolObserver, clock: Callable[[], float], memory: Callable[[], tuple[Room, Room]]
     ) -> None:
         self._observer = observer
         self._clock = clock
@@ -49,16 +50,18 @@ class SwapBook:
         self._note("morph", name, report.num_bytes, report.seconds)
         self._observer.morphed(worker.spec, name=name, num_bytes=report.num_bytes, seconds=report.seconds)
 
-    def load_ended(self, worker: Worker, outcome: str, footprint_bytes: int) -> None:
-        """`outcome` is ok, failed or cancelled; `footprint_bytes` what was planned for it."""
+    def load_ended(self, worker: Worker, outcome: str, planned: Room) -> None:
+        """`outcome` is ok, failed or cancelled."""
         seconds = self._clock() - worker.load_started
-        used, budget = (format_bytes(num_bytes) for num_bytes in self._memory())
+        used, budget = self._memory()
         logger.info(
-            "load of %s: %s after %.1f s, planned %s; with it %s of %s",
-            describe(worker), outcome, seconds, format_bytes(footprint_bytes), used, budget,
+            "load of %s: %s after %.1f s, planned %s; with it %s of %s, and of RAM %s of %s",
+            describe(worker), outcome, seconds, format_bytes(planned.size_bytes),
+            format_bytes(used.device_bytes), format_bytes(budget.device_bytes),
+            format_bytes(used.ram_bytes), format_bytes(budget.ram_bytes),
         )  # fmt: skip
         if outcome == "ok":
-            self._note("load", describe(worker), footprint_bytes, seconds)
+            self._note("load", describe(worker), planned.size_bytes, seconds)
         self._observer.load_finished(worker.spec, seconds=seconds, outcome=outcome)
 
     def unloaded(self, worker: Worker, loaded_at: float) -> None:

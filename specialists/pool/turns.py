@@ -98,10 +98,15 @@ class Turns:
         if self._visits[visit].name not in order:
             return 1, self._morph_seconds  # its turn begins this moment
         turns = order.index(self._visits[visit].name) + 1
-        due = self.due_at()
-        first = 0.0 if due is None else min(max(0.0, due - now), answer_seconds)
-        later = min(max(self._fair_share(), self._shortest_turn()), answer_seconds)
-        return turns, first + (turns - 1) * later + turns * self._morph_seconds
+        return turns, self._seconds_of(turns, now, answer_seconds)
+
+    def expected_wait_of_newcomer(self, name: str, now: float, answer_seconds: float) -> float:
+        """The seconds that may pass until `name` is served, if somebody came for it now."""
+        if name == self.serving:
+            return 0.0
+        waiting = list(self.num_waiting())
+        turns = waiting.index(name) + 1 if name in waiting else len(waiting) + 1
+        return self._seconds_of(turns, now, answer_seconds)
 
     def to_read_ahead(self, now: float) -> str | None:
         """Whose experts to have read from disk while there is time: who is next, or probably will be. Else None.
@@ -131,6 +136,16 @@ class Turns:
         """The share of about the last minute in which somebody waited for another's answers, in [0, 1]."""
         self._count(now)
         return self._contention.value
+
+    def _seconds_of(self, turns: int, now: float, answer_seconds: float) -> float:
+        """How long so many turns take, the one under way included, and the morphs after them."""
+        longest = max(self._fair_share(), self._shortest_turn())
+        due = self.due_at()
+        if due is None:
+            is_busy = any(visit.name == self.serving for visit in self._visits.values())
+            due = now + longest if is_busy else now
+        first = min(max(0.0, due - now), answer_seconds)
+        return first + (turns - 1) * min(longest, answer_seconds) + turns * self._morph_seconds
 
     def _fair_share(self) -> float:
         """Seconds for which each turn may keep others waiting, so that the last of them waits `max_wait_seconds`."""

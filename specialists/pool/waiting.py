@@ -6,15 +6,16 @@ from typing import Protocol
 
 from specialists.engine.protocol import EngineSpec
 from specialists.errors import SpecialistError
+from specialists.pool.room import Room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiter:
-    """One request in the queue; `since` is when it came, in monotonic seconds."""
+    """One request in the queue, for an engine that takes `room`; `since` is when it came, in monotonic seconds."""
 
     id: int
     spec: EngineSpec
-    footprint_bytes: int
+    room: Room
     since: float
     pin: bool
     keep_alive_seconds: float | None

@@ -23,13 +23,17 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a request wants of the pool; `name` is the family's member that is wanted, "" without a family."""
+    """What a request wants of the pool; `name` is the family's member that is wanted, "" without a family.
+
+    `is_heard`: what its engine holds by then is noted.
+    """
 
     spec: EngineSpec
     name: str = ""
     pin: bool = False
     keep_alive_seconds: float | None = None
     ticket: Ticket = field(default_factory=Ticket)
+    is_heard: bool = False
 
 
 @dataclass(slots=True)

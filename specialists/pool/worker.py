@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from specialists.engine.protocol import Engine, EngineInfo, EngineSpec
 from specialists.errors import SpecialistError, SpecialistUnavailable
 from specialists.pool.frame_turns import FrameTurns
+from specialists.pool.histories import HeldHistories
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +135,8 @@ class Worker:
 
     `load_started` and `load_ended` are monotonic seconds; `load_ended` and `info` are None until the load has
     succeeded. `serving` names the family's member that it is loaded as ("" for the first, and without a family);
-    `turns` are those of its members from then on. `reason` says why it was stopped. `until_memory_is_back` is awaited
-    before the load begins.
+    `turns` are those of its members from then on, `held` the conversations it has computed. `reason` says why it was
+    stopped. `until_memory_is_back` is awaited before the load begins.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class Worker:
         self.serving = serving
         self.info: EngineInfo | None = None
         self.turns: FrameTurns | None = None
+        self.held = HeldHistories()
         self.engine = engine
         self.progress = 0.0
         self.load_started = clock()

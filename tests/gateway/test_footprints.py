@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from gateway.footprints import FootprintPlanner, Memory, llama_build, open_planner
-from gateway.memory import engine_footprint
+from gateway.memory import MemorySplit, engine_footprint
 from gateway.plan_store import KnownPlan, PlanStore
 from gateway.settings import Settings
 from specialists.engine.messages import DryRun, Load, PlannedBuffer
 from specialists.engine.planning import PlanUnknown
-from specialists.engine.protocol import EngineSpec, FamilyMember
+from specialists.engine.protocol import CacheType, EngineSpec, FamilyMember, Pooling
 from specialists.errors import ModelTooLarge, SpecialistUnavailable
 from specialists.expert_mask import ExpertMask, write_mask
 from specialists.pool.budget import GIB, MIB, MemoryReading
 from specialists.pool.footprint import Basis
+from specialists.pool.room import Room
 from tests.pico import PicoShape, write_pico_gemma
 
 CPU_ONLY = Memory(budget_bytes=8 * GIB, uses_gpu=False, ram_bytes=8 * GIB)
@@ -59,7 +60,12 @@ def buffer(name: str, *, is_host: bool, weights: int) -> PlannedBuffer:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> EngineSpec:
-    return EngineSpec(model_path=write_pico_gemma(tmp_path / "pico.gguf", SHAPE), context_tokens=512, parallel=2)
+    return EngineSpec(
+        model_path=write_pico_gemma(tmp_path / "pico.gguf", SHAPE),
+        context_tokens=512,
+        parallel=2,
+        cache_type=CacheType.F16,
+    )
 
 
 def planner(folder: Path, plan: FakeDryRun, *, memory: Memory = CPU_ONLY, build: str = "1") -> FootprintPlanner:
@@ -92,10 +98,12 @@ def test_whatever_changes_the_answer_asks_again(tmp_path: Path, spec: EngineSpec
         replace(spec, parallel=3),
         replace(spec, gpu_layers=0),
         replace(spec, cpu_expert_layers=1),
+        replace(spec, cache_type=CacheType.Q8_0),
+        replace(spec, pooling=Pooling.MEAN),
         replace(spec, model_path=write_pico_gemma(tmp_path / "other.gguf", replace(SHAPE, seed=8))),
     ):
         planner(tmp_path, plan).footprint(other)
-    assert len(plan.asked) == 7
+    assert len(plan.asked) == 9
 
 
 def test_masks_of_one_size_are_planned_once(tmp_path: Path, spec: EngineSpec) -> None:
@@ -227,6 +235,7 @@ def test_the_formula_places_nothing(tmp_path: Path, spec: EngineSpec) -> None:
     assert found.placed(spec) == spec
     with pytest.raises(ModelTooLarge, match=r"by formula.*, but the memory budget is 1\.0 MiB"):
         found.charge(spec)
+    assert found.split(spec) is None
 
 
 def test_a_model_that_fits_in_no_way_is_refused_with_the_sum(tmp_path: Path, spec: EngineSpec) -> None:
@@ -237,12 +246,66 @@ def test_a_model_that_fits_in_no_way_is_refused_with_the_sum(tmp_path: Path, spe
         found.footprint(spec)
 
 
+def test_the_two_budgets_are_charged_for_where_things_lie(tmp_path: Path, spec: EngineSpec) -> None:
+    """What is on the GPU, with the driver's share; what is in RAM; and what may be parked, which is of RAM too."""
+    found = planner(tmp_path, FakeDryRun(gpu=True), memory=on_gpu(70 * MIB + engine_footprint(spec).process_bytes))
+    parks = replace(spec, parking_bytes=8 * GIB)
+    footprint = found.footprint(spec)
+    assert footprint.device_bytes is not None
+    parked = GIB // 8
+
+    assert found.charge(spec) == Room(footprint.device_bytes + footprint.process_bytes, footprint.ram_bytes)
+    assert footprint.ram_bytes > 0
+    assert found.charge(parks) == found.charge(spec) + Room(0, parked)
+    assert found.placed(parks).parking_bytes == parked
+    in_ram = replace(spec, gpu_layers=0)
+    assert planner(tmp_path, FakeDryRun(), memory=on_gpu(0)).charge(in_ram).device_bytes == 0
+
+
+def test_what_lies_on_the_gpu_is_what_was_planned_to(tmp_path: Path, spec: EngineSpec) -> None:
+    """A model of whose layers some leave their experts in RAM is told by bytes, not by layers; nothing else is."""
+    found = planner(tmp_path, FakeDryRun(gpu=True), memory=on_gpu(70 * MIB + engine_footprint(spec).process_bytes))
+    assert found.split(spec) is None
+    footprint = found.footprint(spec)
+    in_ram = replace(spec, gpu_layers=0)
+    on_cpu = planner(tmp_path / "cpu", FakeDryRun(), memory=on_gpu(GIB))
+    total_bytes = on_cpu.footprint(in_ram).total_bytes
+
+    assert found.split(spec) == MemorySplit(footprint.total_bytes, footprint.charged_bytes)
+    assert footprint.charged_bytes < footprint.total_bytes
+    assert on_cpu.split(in_ram) == MemorySplit(total_bytes, 0)
+
+
+def test_a_cache_is_of_the_type_that_is_asked_for_and_else_of_the_default(tmp_path: Path, spec: EngineSpec) -> None:
+    """The engine is loaded with it; each type has a plan of its own; embeddings have no cache to save."""
+    by_default = replace(CPU_ONLY, cache_type=CacheType.Q8_0)
+    found = planner(tmp_path, FakeDryRun(), memory=by_default)
+    silent = replace(spec, cache_type=None)
+    own, embeds = replace(spec, cache_type=CacheType.Q4_0), replace(silent, pooling=Pooling.MEAN)
+
+    asked = [found.placed(each).cache_type for each in (silent, own, embeds)]
+    for each in (silent, own):
+        found.footprint(each)
+
+    assert asked == [CacheType.Q8_0, CacheType.Q4_0, CacheType.F16]
+    assert len(list((tmp_path / "plans").iterdir())) == 2
+
+
+def test_what_ram_cannot_hold_is_refused_with_the_sum(tmp_path: Path, spec: EngineSpec) -> None:
+    """It says so of RAM, and names that setting."""
+    found = planner(tmp_path, FakeDryRun(), memory=replace(on_gpu(GIB), ram_bytes=100 * MIB))
+
+    with pytest.raises(ModelTooLarge, match=r"of RAM with what it may park, .*budget is 100\.0 MiB.*COE_RAM_BUDGET"):
+        found.charge(replace(spec, gpu_layers=0))
+
+
 def test_more_than_the_budget_is_refused_with_the_sum(tmp_path: Path, spec: EngineSpec) -> None:
     """Each term of it, what there is, and the mend; whatever fits is charged."""
     fits = planner(tmp_path, FakeDryRun())
     tight = planner(tmp_path, FakeDryRun(), memory=replace(CPU_ONLY, budget_bytes=200 * MIB))
 
-    assert fits.charge(spec) == fits.footprint(spec).total_bytes
+    taken = fits.footprint(spec).total_bytes
+    assert fits.charge(spec) == Room(taken, taken)
     with pytest.raises(ModelTooLarge) as caught:
         tight.charge(spec)
     for words in ("pico.gguf needs 100.0 MiB weights + ", "KV cache of 1024 tokens", "budget is 200.0 MiB", "2 × 512"):

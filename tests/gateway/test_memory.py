@@ -7,13 +7,22 @@ from pathlib import Path
 import pytest
 
 from gateway.machine import Binding
-from gateway.memory import engine_footprint, memory_budget, read_engine_memory
+from gateway.memory import (
+    InvalidSetting,
+    engine_footprint,
+    engine_room,
+    memory_budget,
+    ram_budget,
+    read_engine_memory,
+)
 from gateway.settings import Settings
 from specialists.engine.protocol import EngineSpec, FamilyMember
 from specialists.expert_mask import ExpertMask, write_mask
 from specialists.gguf_file import read_header
 from specialists.moe_layout import layout
 from specialists.pool.budget import GIB, MemoryReading
+from specialists.pool.footprint import Footprint
+from specialists.pool.room import Room
 from tests.pico import PicoShape, write_pico_gemma
 
 WITH_GPU = MemoryReading(device_free_bytes=16 * GIB, ram_available_bytes=8 * GIB)
@@ -53,6 +62,45 @@ def test_the_budget_follows_the_reading() -> None:
 
     assert memory_budget(settings, WITHOUT_GPU) == 6 * GIB
     assert 15 * GIB < memory_budget(settings, WITH_GPU) < 16 * GIB
+
+
+def test_the_budget_of_ram_follows_the_reading_and_the_other_budget() -> None:
+    """Beside a GPU three quarters of the RAM; without one room for parked conversations beside the memory budget."""
+    settings, chosen = Settings(), Settings(ram_budget="3GiB")
+
+    assert ram_budget(settings, WITH_GPU, 15 * GIB) == 6 * GIB
+    assert ram_budget(settings, WITHOUT_GPU, 6 * GIB) == pytest.approx(7.2 * GIB, abs=1)
+    assert ram_budget(settings, WITHOUT_GPU, 10 * GIB) == 12 * GIB
+    assert ram_budget(chosen, WITHOUT_GPU, 10 * GIB) == 3 * GIB
+    with pytest.raises(InvalidSetting, match=r"ram_budget \(COE_RAM_BUDGET\): 'much' is not a size"):
+        ram_budget(Settings(ram_budget="much"), WITH_GPU, GIB)
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "gpu_layers", "device_bytes", "room"),
+    [
+        (False, -1, None, Room(100, 107)),
+        (True, -1, 60, Room(70, 37)),
+        (True, 0, None, Room(0, 107)),
+        (True, -1, None, Room(100, 7)),
+    ],
+    ids=["no GPU", "part of it on the GPU", "in RAM beside a GPU", "by formula"],
+)
+def test_an_engine_counts_where_it_lies(has_gpu: bool, gpu_layers: int, device_bytes: int | None, room: Room) -> None:
+    """In all 100 bytes, 10 of them the process's or the driver's, and 7 more that it may park."""
+    footprint = Footprint(
+        weights_bytes=80,
+        full_cache_bytes=10,
+        sliding_cache_bytes=0,
+        compute_bytes=0,
+        process_bytes=10,
+        full_cells=1,
+        sliding_cells=0,
+        device_bytes=device_bytes,
+        parking_bytes=7,
+    )
+
+    assert engine_room(footprint, machine_has_gpu=has_gpu, uses_gpu=gpu_layers != 0) == room
 
 
 def test_a_frame_is_planned_without_the_experts_it_leaves_out(tmp_path: Path) -> None:

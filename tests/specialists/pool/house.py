@@ -8,6 +8,7 @@ from specialists.engine.protocol import EngineSpec
 from specialists.manifest import SpecialistManifest
 from specialists.pool.device_memory import DeviceMemory
 from specialists.pool.pool import Lease, PoolSettings, SpecialistPool
+from specialists.pool.room import NO_LIMIT, Room
 from specialists.request import ChatPrompt, GenerationRequest, Message, SamplingParams
 from tests.fakes import FakeClock, FakeEngines, LoadPlan, RecordingObserver, Script, spec_named
 
@@ -55,8 +56,8 @@ class House:
         self.observer = RecordingObserver()
         self.engines = engines if engines is not None else FakeEngines(script=script, plans=plans)
         self.pool = SpecialistPool(
-            budget_bytes=budget_bytes,
-            footprint=footprint,
+            budget=Room(budget_bytes, NO_LIMIT),
+            room=lambda spec: Room(footprint(spec)),
             engine_factory=self.engines,
             observer=self.observer,
             settings=settings,

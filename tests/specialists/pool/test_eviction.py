@@ -6,10 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specialists.pool.eviction import EngineState, Resident, evictions_for, evictions_for_aged, oversize, room_to_come
+from specialists.pool.eviction import evictions_for, evictions_for_aged, room_to_come
+from specialists.pool.refusal import oversize
+from specialists.pool.resident import EngineState, Resident
+from specialists.pool.room import NO_LIMIT, Room, total
 from tests.fakes import spec_named
 
 NOW = 100.0
+ROOMS = st.builds(Room, st.integers(0, 40), st.integers(0, 40))
 
 
 def resident(
@@ -22,10 +26,12 @@ def resident(
     pinned: bool = False,
     protected_until: float = 0.0,
     keep_alive_seconds: float | None = None,
+    ram_bytes: int = 0,
 ) -> Resident:
     return Resident(
         spec=spec_named(name),
         footprint_bytes=footprint_bytes,
+        ram_bytes=ram_bytes,
         last_used=last_used,
         state=state,
         leases={1} if busy else set(),
@@ -47,6 +53,7 @@ def crowds(draw: st.DrawFn) -> list[Resident]:
             busy=draw(st.booleans()),
             pinned=draw(st.booleans()),
             protected_until=draw(st.sampled_from([0.0, NOW, NOW + 1])),
+            ram_bytes=draw(st.integers(0, 20)),
         )
         for number in range(draw(st.integers(0, 6)))
     ]
@@ -54,21 +61,21 @@ def crowds(draw: st.DrawFn) -> list[Resident]:
 
 def test_what_fits_evicts_nobody() -> None:
     """Free room is used before anybody has to leave."""
-    assert evictions_for(4, [resident("a", 6)], 10, NOW) == []
+    assert evictions_for(Room(4), [resident("a", 6)], Room(10), NOW) == []
 
 
 def test_the_least_recently_used_leaves_first() -> None:
     """Of two idle engines the one used longer ago goes."""
     crowd = [resident("new", 5, last_used=9), resident("old", 5, last_used=3)]
 
-    assert evictions_for(5, crowd, 10, NOW) == [spec_named("old")]
+    assert evictions_for(Room(5), crowd, Room(10), NOW) == [spec_named("old")]
 
 
 def test_a_small_victim_is_spared_when_a_larger_one_suffices() -> None:
     """Going through the least recently used first must not evict one that the next makes needless."""
     crowd = [resident("small", 2, last_used=1), resident("large", 8, last_used=2)]
 
-    assert evictions_for(8, crowd, 10, NOW) == [spec_named("large")]
+    assert evictions_for(Room(8), crowd, Room(10), NOW) == [spec_named("large")]
 
 
 @pytest.mark.parametrize(
@@ -84,58 +91,84 @@ def test_a_small_victim_is_spared_when_a_larger_one_suffices() -> None:
 )
 def test_an_engine_that_must_stay_is_no_victim(kept: Resident) -> None:
     """Room that only such an engine could give is not there."""
-    assert evictions_for(1, [kept], 10, NOW) is None
+    assert evictions_for(Room(1), [kept], Room(10), NOW) is None
 
 
 def test_what_is_unloading_already_counts_as_room() -> None:
     """Two waiters can share one eviction: the second needs no further victim."""
     crowd = [resident("leaving", 8, state=EngineState.UNLOADING), resident("idle", 2)]
 
-    assert evictions_for(8, crowd, 10, NOW) == []
+    assert evictions_for(Room(8), crowd, Room(10), NOW) == []
 
 
 def test_an_aged_waiter_may_have_a_protected_or_a_busy_engine_drained() -> None:
     """Minimum residency and business end where somebody has waited too long; idle engines still go first."""
     busy, protected = resident("busy", 5, busy=True), resident("protected", 5, last_used=1, protected_until=NOW + 9)
 
-    assert evictions_for_aged(5, [busy, protected], 10) == [protected.spec]
-    assert evictions_for_aged(10, [busy, protected], 10) == [protected.spec, busy.spec]
+    assert evictions_for_aged(Room(5), [busy, protected], Room(10)) == [protected.spec]
+    assert evictions_for_aged(Room(10), [busy, protected], Room(10)) == [protected.spec, busy.spec]
 
 
 def test_a_choice_once_made_stands_while_it_drains() -> None:
     """The engine that drains already is preferred, though its last request made it the most recently used."""
     first, second = resident("first", 5, busy=True, last_used=9), resident("second", 5, busy=True, last_used=1)
 
-    assert evictions_for_aged(5, [first, second], 10, preferred={first.spec}) == [first.spec]
+    assert evictions_for_aged(Room(5), [first, second], Room(10), preferred={first.spec}) == [first.spec]
 
 
-@given(crowds(), st.integers(0, 40), st.integers(1, 60))
-def test_evictions_suffice_and_none_is_needless(crowd: list[Resident], needed_bytes: int, budget_bytes: int) -> None:
-    """The answer makes the room, from permitted victims only, and leaving any one of them out would not."""
-    victims = evictions_for(needed_bytes, crowd, budget_bytes, NOW)
+@given(crowds(), ROOMS, ROOMS)
+def test_evictions_suffice_and_none_is_needless(crowd: list[Resident], needed: Room, budget: Room) -> None:
+    """The answer makes the room in both memories, from permitted victims only, and none of them could have stayed."""
+    victims = evictions_for(needed, crowd, budget, NOW)
 
     by_spec = {member.spec: member for member in crowd}
     permitted = [m for m in crowd if m.is_idle and not m.is_pinned and m.protected_until <= NOW]
+    to_come = room_to_come(crowd, budget)
     if victims is None:
-        freed_bytes = sum(member.footprint_bytes for member in permitted)
-        assert room_to_come(crowd, budget_bytes) + freed_bytes < needed_bytes
+        assert not (to_come + total(member.room for member in permitted)).holds(needed)
         return
     assert all(by_spec[spec] in permitted for spec in victims)
-    freed = [by_spec[spec].footprint_bytes for spec in victims]
-    assert room_to_come(crowd, budget_bytes) + sum(freed) >= needed_bytes
+    freed = [by_spec[spec].room for spec in victims]
+    assert (to_come + total(freed)).holds(needed)
     for fewer in combinations(freed, max(0, len(freed) - 1)):
         if freed:
-            assert room_to_come(crowd, budget_bytes) + sum(fewer) < needed_bytes
+            assert not (to_come + total(fewer)).holds(needed)
+
+
+def test_who_takes_nothing_of_what_is_short_stays() -> None:
+    """An engine in RAM is no help for a GPU's memory, however cheap it is; nor the other way round."""
+    in_ram, on_gpu = resident("ram", 0, ram_bytes=9, last_used=1), resident("gpu", 9, last_used=2)
+
+    assert evictions_for(Room(5, 0), [in_ram, on_gpu], Room(10, 10), NOW) == [on_gpu.spec]
+    assert evictions_for(Room(0, 5), [in_ram, on_gpu], Room(10, 10), NOW) == [in_ram.spec]
+    assert evictions_for(Room(5, 5), [in_ram, on_gpu], Room(10, 10), NOW) == [in_ram.spec, on_gpu.spec]
+    assert evictions_for_aged(Room(5, 0), [in_ram, on_gpu], Room(10, 10)) == [on_gpu.spec]
 
 
 def test_the_refusal_spells_out_the_sum() -> None:
     """What it needs, what there is, what is pinned and what is lacking are all in the message."""
     pinned = resident("pinned", 4 * 1024**3, pinned=True)
 
-    error = oversize(spec_named("big"), 12 * 1024**3, [pinned], 15 * 1024**3)
+    error = oversize(spec_named("big"), Room(12 * 1024**3), [pinned], Room(15 * 1024**3))
 
     assert error is not None
     for part in ("big.gguf", "12.0 GiB", "15.0 GiB", "4.0 GiB that are pinned", "1.0 GiB too little"):
+        assert part in str(error)
+
+
+def test_the_refusal_for_want_of_ram_spells_out_its_sum() -> None:
+    """Two engines may fit the GPU and not the RAM that both leave experts in."""
+    pinned = resident("pinned", 1, pinned=True, ram_bytes=20 * 1024**3)
+
+    error = oversize(spec_named("big"), Room(1, 14 * 1024**3), [pinned], Room(2, 32 * 1024**3))
+
+    assert error is not None
+    for part in (
+        "big.gguf",
+        "14.0 GiB of RAM",
+        "32.0 GiB less 20.0 GiB that are pinned: 2.0 GiB",
+        "COE_RAM_BUDGET",
+    ):
         assert part in str(error)
 
 
@@ -143,7 +176,7 @@ def test_what_fits_once_the_others_have_left_is_not_refused() -> None:
     """Engines that can leave take no room from a newcomer in the long run, nor does the engine itself."""
     crowd = [resident("busy", 10, busy=True), resident("big", 10, pinned=True, state=EngineState.UNLOADING)]
 
-    assert oversize(spec_named("big"), 10, crowd, 10) is None
+    assert oversize(spec_named("big"), Room(10), crowd, Room(10)) is None
 
 
 # ── what an eviction costs ───────────────────────────────────────────────────
@@ -161,15 +194,15 @@ def test_the_engine_leaves_that_costs_least_to_load_again() -> None:
     equally = {slow.spec: 0.5, quick.spec: 0.5}
     rarely = {slow.spec: 0.01, quick.spec: 0.9}
 
-    assert evictions_for(5, [slow, quick], 10, NOW, lambda each: equally[each.spec]) == [quick.spec]
-    assert evictions_for(5, [slow, quick], 10, NOW, lambda each: rarely[each.spec]) == [slow.spec]
+    assert evictions_for(Room(5), [slow, quick], Room(10), NOW, lambda each: equally[each.spec]) == [quick.spec]
+    assert evictions_for(Room(5), [slow, quick], Room(10), NOW, lambda each: rarely[each.spec]) == [slow.spec]
 
 
 def test_one_engine_leaves_where_several_would_cost_more() -> None:
     """Cheap ones for each byte are no bargain if more of them must go than are needed."""
     crowd = [loaded_in("a", 4, 3.0), loaded_in("b", 4, 3.0), loaded_in("c", 5, 4.0)]
 
-    assert evictions_for(5, crowd, 13, NOW, lambda each: 1.0) == [spec_named("c")]
+    assert evictions_for(Room(5), crowd, Room(13), NOW, lambda each: 1.0) == [spec_named("c")]
 
 
 @given(crowds(), st.lists(st.floats(0, 10), min_size=6, max_size=6), st.integers(0, 40), st.integers(1, 60))
@@ -179,9 +212,9 @@ def test_no_other_choice_costs_half_as_much(
     """The greedy cover is within twice the least cost of any set that suffices."""
     for member, load_seconds in zip(crowd, seconds, strict=False):
         member.load_seconds = load_seconds
-    chosen = evictions_for(needed_bytes, crowd, budget_bytes, NOW, lambda each: 1.0)
+    chosen = evictions_for(Room(needed_bytes), crowd, Room(budget_bytes, NO_LIMIT), NOW, lambda each: 1.0)
     permitted = [m for m in crowd if m.is_idle and not m.is_pinned and m.protected_until <= NOW]
-    shortfall = needed_bytes - room_to_come(crowd, budget_bytes)
+    shortfall = needed_bytes - room_to_come(crowd, Room(budget_bytes)).device_bytes
     covers = [
         sum(member.load_seconds for member in group)
         for size in range(len(permitted) + 1)

@@ -10,6 +10,7 @@ from specialists.engine.client import EngineClient
 from specialists.engine.protocol import Engine, EngineSpec, FamilyMember
 from specialists.expert_mask import ExpertMask, write_mask
 from specialists.pool.pool import PoolSettings, SpecialistPool
+from specialists.pool.room import Room
 from specialists.request import SamplingParams, TokenPrompt, Tokens
 from tests.fakes import RecordingObserver
 from tests.pico import PicoShape, write_pico_gemma
@@ -45,8 +46,8 @@ class House:
         self.observer = RecordingObserver()
         self.num_half = num_half
         self.pool = SpecialistPool(
-            budget_bytes=10,
-            footprint=lambda spec: 10,
+            budget=Room(10),
+            room=lambda spec: Room(10),
             engine_factory=self.make,
             observer=self.observer,
             settings=PoolSettings(min_residency_seconds=0.0),

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specialists.pool.placement import NothingFits, Placement, Room, choose_placement
+from specialists.pool.placement import NothingFits, Placement, choose_placement
+from specialists.pool.room import Room
 
 GIB = 1 << 30
 

@@ -187,7 +187,7 @@ def test_a_load_that_finishes_as_it_is_cancelled_is_not_used() -> None:
     desk.ask(2, A)
 
     assert desk.effects.granted == []
-    assert desk.scheduler.used_bytes == 10
+    assert desk.scheduler.used.device_bytes == 10
 
 
 def test_a_waiter_that_is_gone_at_its_grant_is_not_counted() -> None:

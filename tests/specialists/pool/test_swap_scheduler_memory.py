@@ -1,6 +1,7 @@
 """The swap scheduler when memory runs out in a load although the plan had room."""
 
 from specialists.errors import LoadKilled, ModelTooLarge
+from specialists.pool.room import Room
 from tests.specialists.pool.desk import A, B, C, Desk
 
 
@@ -26,7 +27,7 @@ def test_a_load_that_ran_out_of_memory_evicts_one_more_and_is_tried_again() -> N
     desk.scheduler.on_load_done(C)
 
     assert desk.effects.granted[-1] == 3
-    assert desk.scheduler.used_bytes == 20
+    assert desk.scheduler.used.device_bytes == 20
 
 
 def test_a_second_time_out_of_memory_is_told() -> None:
@@ -85,3 +86,41 @@ def test_who_leaves_takes_the_demand_for_more_room_along() -> None:
 
     assert desk.effects.unloads == []
     assert desk.effects.loads == [A, B, C, C]
+
+
+# ── two memories ─────────────────────────────────────────────────────────────
+
+
+def test_engines_that_leave_too_much_in_ram_take_turns() -> None:
+    """Both fit the GPU at once, their experts in RAM do not: one leaves for the other; who needs none stays."""
+    desk = Desk(budget_bytes=30, ram_bytes=10)
+    desk.make_idle(A, waiter=1, needs=5, ram=8)
+    desk.make_idle(B, waiter=2, needs=5)
+    desk.ask(3, C, needs=5, ram=8)
+
+    assert desk.effects.unloads == [(A, "evicted")]
+    assert desk.effects.loads == [A, B]
+    desk.scheduler.on_unloaded(A)
+    assert desk.effects.loads == [A, B, C]
+    assert desk.scheduler.used == Room(10, 8)
+
+
+def test_what_ram_can_never_hold_is_refused_at_once() -> None:
+    """However much of the GPU is free, and with the sum."""
+    desk = Desk(budget_bytes=30, ram_bytes=10)
+    desk.ask(1, A, needs=5, ram=11)
+
+    assert isinstance(desk.effects.refused[1], ModelTooLarge)
+    assert "11 bytes of RAM" in str(desk.effects.refused[1])
+
+
+def test_a_load_for_which_memory_ran_out_has_an_engine_in_ram_leave_where_there_is_no_other() -> None:
+    """The plan had room and the machine had not; which memory it was nobody says."""
+    desk = Desk(budget_bytes=30, ram_bytes=30)
+    desk.make_idle(A, waiter=1, needs=0, ram=8)
+    desk.ask(2, B, needs=5)
+    desk.scheduler.on_load_failed(B, ModelTooLarge("out of memory"))
+
+    assert desk.effects.unloads == [(A, "evicted")]
+    desk.scheduler.on_unloaded(A)
+    assert desk.effects.loads == [A, B, B]

@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from specialists.engine.protocol import EngineSpec
 from specialists.errors import LoadKilled, ModelTooLarge, SpecialistError, SpecialistUnavailable, WorkerLost
-from specialists.pool.eviction import EngineState
+from specialists.pool.resident import EngineState
+from specialists.pool.room import Room, total
 from specialists.pool.swap_scheduler import PoolSettings, SwapScheduler
 from tests.fakes import FakeClock
 from tests.specialists.pool.desk import A, B, C, D, Desk
@@ -135,9 +136,9 @@ def test_a_swap_storm_is_served_in_batches() -> None:
 class Auditor:
     """Effects that keep their own books and object to any effect that these do not allow."""
 
-    def __init__(self, budget_bytes: int, footprints: dict[EngineSpec, int]) -> None:
-        self.budget_bytes = budget_bytes
-        self.footprints = footprints
+    def __init__(self, budget: Room, rooms: dict[EngineSpec, Room]) -> None:
+        self.budget = budget
+        self.rooms = rooms
         self.states: dict[EngineSpec, EngineState] = {}
         self.wanted: dict[int, EngineSpec] = {}  # in the queue
         self.leases: dict[int, EngineSpec] = {}
@@ -148,7 +149,7 @@ class Auditor:
         assert spec not in self.states, "an engine is loaded twice"
         assert spec in self.wanted.values(), "an engine is loaded for nobody"
         self.states[spec] = EngineState.LOADING
-        assert sum(self.footprints[spec] for spec in self.states) <= self.budget_bytes, "the budget is exceeded"
+        assert self.budget.holds(total(self.rooms[spec] for spec in self.states)), "a budget is exceeded"
 
     def cancel_load(self, spec: EngineSpec) -> None:
         assert self.states[spec] is EngineState.LOADING
@@ -183,16 +184,16 @@ class PoolWalk(RuleBasedStateMachine):
     """Arrivals, departures, failures, crashes and time in any order."""
 
     @initialize(
-        sizes=st.lists(st.integers(1, 12), min_size=4, max_size=4),
-        budget_bytes=st.integers(8, 24),
+        sizes=st.lists(st.builds(Room, st.integers(0, 12), st.integers(1, 12)), min_size=4, max_size=4),
+        budget=st.builds(Room, st.integers(8, 24), st.integers(8, 24)),
         residency=st.sampled_from([None, 3.0]),
     )
-    def open(self, sizes: list[int], budget_bytes: int, residency: float | None) -> None:
+    def open(self, sizes: list[Room], budget: Room, residency: float | None) -> None:
         self.clock = FakeClock()
         self.sizes = dict(zip([A, B, C, D], sizes, strict=True))
-        self.audit = Auditor(budget_bytes, self.sizes)
+        self.audit = Auditor(budget, self.sizes)
         policy = PoolSettings(max_wait_seconds=10, min_residency_seconds=residency, max_queue=12)
-        self.scheduler = SwapScheduler(budget_bytes=budget_bytes, clock=self.clock, effects=self.audit, settings=policy)
+        self.scheduler = SwapScheduler(budget=budget, clock=self.clock, effects=self.audit, settings=policy)
         self.ids = itertools.count()
         self.voided: list[int] = []  # leases whose engine crashed under them
 
@@ -207,9 +208,7 @@ class PoolWalk(RuleBasedStateMachine):
     def acquire(self, spec: EngineSpec, pin: bool, keep_alive: float | None) -> None:
         waiter = next(self.ids)
         self.audit.wanted[waiter] = spec
-        self.scheduler.on_acquire(
-            waiter, spec, footprint_bytes=self.sizes[spec], pin=pin, keep_alive_seconds=keep_alive
-        )
+        self.scheduler.on_acquire(waiter, spec, room=self.sizes[spec], pin=pin, keep_alive_seconds=keep_alive)
 
     @precondition(lambda self: self.audit.wanted)
     @rule(data=st.data(), tells=st.booleans())
@@ -297,7 +296,7 @@ class PoolWalk(RuleBasedStateMachine):
         leases = {waiter: resident.spec for resident in self.scheduler.residents for waiter in resident.leases}
         assert leases == self.audit.leases
         assert [waiter.id for waiter in self.scheduler.waiters] == list(self.audit.wanted)
-        assert self.scheduler.used_bytes <= self.scheduler.budget_bytes
+        assert self.scheduler.budget.holds(self.scheduler.used)
 
     @invariant()
     def forecasts_are_sane(self) -> None:
