@@ -10,15 +10,17 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.events import AnswerEvent, ChoiceStarted
+from gateway.events import ChoiceStarted
 from specialists.pool.forecast import Forecast
 
 T = TypeVar("T")
+Event = TypeVar("Event")
+Told = TypeVar("Told", contravariant=True)
 
 KEEPALIVE = b": keepalive\n\n"  # never ": ping", which one client takes for the end of the stream
 
@@ -54,13 +56,13 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-class StreamEncoder(Protocol):
+class StreamEncoder(Protocol[Told]):
     """How a dialect writes an answer; each method returns bytes to send, possibly none."""
 
     def opening(self) -> bytes:
         """What comes before any text."""
 
-    def encode(self, event: AnswerEvent) -> bytes: ...
+    def encode(self, event: Told) -> bytes: ...
 
     def empty(self) -> bytes:
         """A chunk that says nothing, for clients that count chunks to know the stream is alive."""
@@ -83,7 +85,7 @@ class StreamTimes:
     stalled_reader_seconds: float = 60.0
 
 
-class EventStream(Response):
+class EventStream(Response, Generic[Event]):
     """A streamed answer. Errors before the 200 are raised to the caller, as is ClientLeft at any time.
 
     `headers_now` is asked when the 200 goes out, since some headers tell how long the answer had to wait. `keepalive`
@@ -94,8 +96,8 @@ class EventStream(Response):
 
     def __init__(
         self,
-        events: AsyncGenerator[AnswerEvent],
-        encoder: StreamEncoder,
+        events: AsyncGenerator[Event],
+        encoder: StreamEncoder[Event],
         *,
         headers_now: Callable[[], Mapping[str, str]],
         times: StreamTimes,
@@ -142,7 +144,7 @@ class EventStream(Response):
             await asyncio.gather(heart, return_exceptions=True)
         await self._or_abort(outlet, outlet.close(end))
 
-    async def _forward(self, events: AsyncGenerator[AnswerEvent], outlet: "_Outlet") -> None:
+    async def _forward(self, events: AsyncGenerator[Event], outlet: "_Outlet") -> None:
         held = b""
         async for event in events:
             data = self._encoder.encode(event)

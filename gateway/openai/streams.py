@@ -1,18 +1,53 @@
-"""An answer as an OpenAI stream, whatever its chunks look like: where it stands in the queue, then what is encoded."""
+"""An answer as an OpenAI stream, whatever its chunks look like: where it stands in the queue, then what is encoded.
 
+With the header X-Resumable it is recorded and read from there, so that whoever loses the connection can read on.
+"""
+
+from fastapi import Request
 from starlette.responses import Response
 
 from gateway.answer import Answer
+from gateway.errors import error_table
+from gateway.events import AnswerEvent
 from gateway.openai.mapping import answer_headers
+from gateway.resuming.desk import StreamDesk
+from gateway.resuming.following import FROM_THE_START, FollowedStream, grace_wanted
+from gateway.resuming.recorded import RecordedStream, StreamSource
 from gateway.services import Services
 from gateway.streaming import EventStream, StreamEncoder, queue_comment
 
 
-def event_stream(services: Services, answer: Answer, encoder: StreamEncoder) -> Response:
-    return EventStream(
-        answer.events(),
-        encoder,
-        headers_now=lambda: answer_headers(answer),
-        times=services.stream_times(),
+def event_stream(
+    request: Request,
+    services: Services,
+    streams: StreamDesk,
+    answer: Answer,
+    encoder: StreamEncoder[AnswerEvent],
+    *,
+    id: str,
+) -> Response:
+    """The answer, which the client knows by this id. Raises RequestRejected and TooManyStreams."""
+    grace_seconds = grace_wanted(request)
+    source = stream_source(answer, encoder)
+    if grace_seconds is None:
+        return EventStream(
+            source.events,
+            encoder,
+            headers_now=source.headers,
+            times=services.stream_times(),
+            notice=source.notice,
+        )
+    return followed(request, services, streams.begin(source, id=id, grace_seconds=grace_seconds))
+
+
+def stream_source(answer: Answer, encoder: StreamEncoder[AnswerEvent]) -> StreamSource:
+    return StreamSource(
+        events=answer.events(),
+        encoder=encoder,
+        headers=lambda: answer_headers(answer),
         notice=lambda: queue_comment(answer.ticket.forecast()),
     )
+
+
+def followed(request: Request, services: Services, stream: RecordedStream, *, after: int = FROM_THE_START) -> Response:
+    return FollowedStream(stream, after=after, times=services.stream_times(), errors=error_table(request))

@@ -21,8 +21,9 @@ class ResponseHeading:
     body: ResponsesBody
     answer: Answer
 
-    def in_progress(self) -> dict[str, Any]:
-        return self._object("in_progress", [], None)
+    def unfinished(self, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:
+        """Queued, in progress, or cancelled; with what there is of it."""
+        return self._object(status, output, None)
 
     def finished(self, built: OutputBuilder, *, now: float) -> dict[str, Any]:
         """Complete, or incomplete where the tokens ran out."""
@@ -46,7 +47,7 @@ class ResponseHeading:
             "object": "response",
             "created_at": self.created,
             "status": status,
-            "background": False,
+            "background": body.background,
             "error": None,
             "incomplete_details": None,
             "instructions": body.instructions,

@@ -1,7 +1,7 @@
 """What may be sent to /v1/responses, checked to the last field.
 
-Text and functions are understood. Tools that OpenAI runs itself, images, files, prompts kept elsewhere and answers in
-the background are refused by name; what merely tunes OpenAI's own servers is ignored, as are unknown fields.
+Text and functions are understood. Tools that OpenAI runs itself, images, files and prompts kept elsewhere are refused
+by name; what merely tunes OpenAI's own servers is ignored, as are unknown fields.
 """
 
 from typing import Annotated, Any, Literal
@@ -141,11 +141,6 @@ class TextOptions(Strict):
     format: Annotated[TextFormat, BeforeValidator(_with_schema)] | None = None
 
 
-def _refuse_background(value: object) -> None:
-    if value:
-        raise unsupported("An answer in the background", "leave it out, and stream the answer if it is long")
-
-
 def _refuse_truncation(value: object) -> None:
     if value != "disabled":
         raise unsupported("Leaving out parts of a conversation", "leave truncation out, or send 'disabled'")
@@ -174,6 +169,7 @@ class ResponsesBody(Strict):
     previous_response_id: Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS)] | None = None
     store: bool = True
     stream: bool = False
+    background: bool = False
     max_output_tokens: TokenCount | None = None
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
@@ -189,10 +185,11 @@ class ResponsesBody(Strict):
     metadata: Annotated[dict[str, str], BeforeValidator(_metadata)] = Field(default_factory=dict)
     coe: CoeFields | None = None
 
-    background: Annotated[None, BeforeValidator(_refuse_background)] = None
     truncation: Annotated[None, BeforeValidator(_refuse_truncation)] = None
     conversation: Refused = None
     prompt: Refused = None
+    moderation: Refused = None
+    context_management: Refused = None
 
     @property
     def num_logprobs(self) -> int | None:

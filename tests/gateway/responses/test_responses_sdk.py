@@ -230,7 +230,7 @@ async def test_logprobs_come_where_they_are_asked_for() -> None:
         ({"tools": [WEATHER, WEATHER]}, "invalid_value", "tools"),
         ({"tool_choice": {"type": "function", "name": "nobody"}}, "invalid_value", "tool_choice"),
         ({"tool_choice": {"type": "file_search"}}, "unsupported_parameter", "tool_choice"),
-        ({"background": True}, "unsupported_parameter", "background"),
+        ({"background": True, "store": False}, "invalid_value", "store"),
         ({"conversation": "conv_1"}, "unsupported_parameter", "conversation"),
         ({"prompt": {"id": "pmpt_1"}}, "unsupported_parameter", "prompt"),
         ({"truncation": "auto"}, "unsupported_parameter", "truncation"),
