@@ -28,6 +28,7 @@ from specialists.request import (
     GenerationEvent,
     GenerationRequest,
     LoopReport,
+    Prompt,
     Started,
     Tokens,
     Usage,
@@ -51,9 +52,9 @@ class LeasingPool(Protocol):
     """What a pool must offer for answering requests."""
 
     def acquire(
-        self, manifest: SpecialistManifest, ticket: Ticket | None = None
+        self, manifest: SpecialistManifest, ticket: Ticket | None = None, *, prompt: Prompt | None = None
     ) -> AbstractAsyncContextManager[SpecialistLease]:
-        """`ticket` tells how long the wait may be, as long as it lasts."""
+        """`ticket` tells how long the wait may be, as long as it lasts; `prompt` is what will be asked first."""
         ...
 
 
@@ -177,7 +178,8 @@ class Answer:
         while True:
             has_text = False
             try:
-                async with self.pool.acquire(self.manifest, self.ticket) as lease:
+                prompt = self.plan.generations[0].prompt
+                async with self.pool.acquire(self.manifest, self.ticket, prompt=prompt) as lease:
                     self.times.waited_seconds = lease.waited_seconds
                     self.times.swap_seconds = lease.swap_seconds
                     leased = self.clock()

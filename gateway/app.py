@@ -24,6 +24,7 @@ from gateway.openai.embeddings import embedding_routes
 from gateway.openai.routes import openai_routes
 from gateway.openapi.document import openapi_routes
 from gateway.origin import OriginGuard, OriginRules, listed
+from gateway.resuming.routes import stream_routes
 from gateway.services import Services
 from gateway.settings import Settings
 
@@ -37,11 +38,14 @@ def create_app(services: Services) -> FastAPI:
         try:
             yield
         finally:
+            await streams.close()
             await services.pool.close()
 
     settings = services.settings
+    streams = services.stream_desk()
     keys = services.keys or _operators_key(services)
     services.metrics.watch_work(lambda: services.lifecycle.num_in_flight)
+    services.metrics.watch_streams(lambda: streams.num_detached, lambda: streams.num_bytes)
     app = FastAPI(
         title="College of Experts",
         lifespan=lifespan,
@@ -59,7 +63,8 @@ def create_app(services: Services) -> FastAPI:
     install_error_handlers(app)
     guarded = [Depends(require_key(keys))]
     for_key_holders = [
-        openai_routes(services),
+        openai_routes(services, streams),
+        stream_routes(services, streams),
         embedding_routes(services),
         ollama_routes(services),
         control_routes(services),

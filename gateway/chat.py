@@ -15,7 +15,7 @@ from gateway.knowledge.librarian import Librarian, LookUp
 from gateway.loop_ledger import LoopLedger
 from gateway.policy import RequestPolicy
 from gateway.request import NO_THREAD, ChatRequest, CompletionRequest, ConversationThread
-from specialists.errors import SpecialistUnavailable
+from specialists.errors import RequestRejected, SpecialistUnavailable
 from specialists.manifest import SpecialistManifest
 from specialists.request import Message
 
@@ -77,6 +77,7 @@ class ChatService:
         """
         decision = await self._decide(request)
         manifest = self.catalogue.resolve(decision.tag)
+        require_answers(manifest)
         if manifest.unavailable is not None:
             raise SpecialistUnavailable(f"Specialist '{manifest.tag}' cannot be served: {manifest.unavailable}")
         asked, looked_up = await self._look_up(request, manifest)
@@ -131,6 +132,14 @@ class ChatService:
             return _decision(self.catalogue.resolve(request.model), reason="named")
         thread = request.thread if isinstance(request, ChatRequest) else NO_THREAD
         return await self.chooser.choose(_messages(request), thread)
+
+
+def require_answers(manifest: SpecialistManifest) -> None:
+    """Raises RequestRejected for a model that makes embeddings."""
+    if manifest.makes_embeddings:
+        raise RequestRejected(
+            f"'{manifest.tag}' only makes embeddings; ask it under /v1/embeddings or /api/embed.", param="model"
+        )
 
 
 def _messages(request: ChatRequest | CompletionRequest) -> Sequence[Message]:

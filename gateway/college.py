@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.memory import engine_footprint, memory_budget
+from gateway.memory import engine_footprint, engine_room, memory_budget, ram_budget
 from gateway.settings import Settings
 from specialists.catalogue import load_catalogue
 from specialists.engine.protocol import EngineSpec
@@ -15,11 +15,12 @@ from specialists.errors import CatalogueError, ModelTooLarge
 from specialists.manifest import SpecialistManifest
 from specialists.pool.budget import MemoryReading
 from specialists.pool.footprint import Footprint
+from specialists.pool.room import NO_LIMIT, Room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One specialist. `footprint` is that of its engine, which specialists with the same one share.
+    """One specialist or encoder. `footprint` is that of its engine, which specialists with the same one share.
 
     Size and footprint are None where `unavailable` says why; `notes` say what it gets otherwise than asked for.
     """
@@ -32,6 +33,10 @@ class Entry:
     unavailable: str | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def makes_embeddings(self) -> bool:
+        return self.engine.pooling is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class College:
@@ -39,6 +44,7 @@ class College:
 
     path: Path
     budget_bytes: int
+    ram_budget_bytes: int = NO_LIMIT
     default: str = ""
     entries: tuple[Entry, ...] = ()
     error: str | None = None
@@ -51,9 +57,20 @@ class College:
             found.setdefault(entry.engine, []).append(entry)
         return found
 
+    @property
+    def budget(self) -> Room:
+        return Room(self.budget_bytes, self.ram_budget_bytes)
+
+    def room(self, entry: Entry) -> Room | None:
+        """What the entry's engine takes of both budgets; None when its footprint is not known."""
+        if entry.footprint is None:
+            return None
+        return engine_room(entry.footprint, machine_has_gpu=self.uses_gpu, uses_gpu=entry.engine.gpu_layers != 0)
+
     def fits(self, entry: Entry) -> bool | None:
-        """Whether the entry's engine fits the budget by itself; None when its footprint is not known."""
-        return None if entry.footprint is None else entry.footprint.charged_bytes <= self.budget_bytes
+        """Whether the entry's engine fits the budgets by itself; None when its footprint is not known."""
+        need = self.room(entry)
+        return None if need is None else self.budget.holds(need)
 
 
 def describe(
@@ -64,13 +81,16 @@ def describe(
     `footprint` says what an engine takes. Where it raises ModelTooLarge, its specialists cannot be served.
     """
     budget_bytes = memory_budget(settings, reading)
+    ram_budget_bytes = ram_budget(settings, reading, budget_bytes)
     try:
         catalogue = load_catalogue(settings.college)
     except CatalogueError as error:
-        return College(path=settings.college, budget_bytes=budget_bytes, error=str(error))
+        return College(
+            path=settings.college, budget_bytes=budget_bytes, ram_budget_bytes=ram_budget_bytes, error=str(error)
+        )
     footprints: dict[EngineSpec, Footprint] = {}
     too_large: dict[EngineSpec, str] = {}
-    for spec in {each.engine for each in catalogue.specialists.values() if each.unavailable is None}:
+    for spec in {each.engine for each in catalogue.models.values() if each.unavailable is None}:
         try:
             footprints[spec] = footprint(spec)
         except ModelTooLarge as error:
@@ -78,11 +98,12 @@ def describe(
     return College(
         path=settings.college,
         budget_bytes=budget_bytes,
+        ram_budget_bytes=ram_budget_bytes,
         default=catalogue.default,
         uses_gpu=reading.device_free_bytes is not None,
         entries=tuple(
             _entry(manifest, footprints.get(manifest.engine), too_large.get(manifest.engine))
-            for manifest in catalogue.specialists.values()
+            for manifest in catalogue.models.values()
         ),
     )
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 
@@ -17,7 +17,14 @@ from gateway.library import Library
 from gateway.lifecycle import Lifecycle
 from gateway.load_times import LoadTimes
 from gateway.measured_engine import MeasuredEngine, device_bytes, resident_bytes
-from gateway.memory import InvalidSetting, device_share, engine_footprint, memory_budget, read_engine_memory
+from gateway.memory import (
+    InvalidSetting,
+    MemorySplit,
+    device_share,
+    engine_footprint,
+    memory_budget,
+    read_engine_memory,
+)
 from gateway.observability import Metrics
 from gateway.policy import RequestPolicy
 from gateway.pool_metrics import PoolMetrics
@@ -35,7 +42,7 @@ from specialists.manifest import SpecialistManifest
 from specialists.pool.budget import MemoryReading, format_bytes, read_memory
 from specialists.pool.device_memory import DeviceMemory
 from specialists.pool.pool import EngineState, PoolSettings, SpecialistPool
-from specialists.pool.status import PoolStatus
+from specialists.pool.status import EngineReport, PoolStatus
 
 logger = logging.getLogger("gateway")
 
@@ -55,8 +62,8 @@ def build_services(settings: Settings) -> Services:
     metrics = Metrics(catalogue.specialists)
     load_times = LoadTimes(metrics, cache(lambda spec: engine_footprint(spec).weights_bytes))  # reads a file's header
     pool = SpecialistPool(
-        budget_bytes=budget_bytes,
-        footprint=planner.charge,
+        budget=planner.budget,
+        room=planner.charge,
         engine_factory=lambda spec: _engine(spec, settings, planner),
         observer=load_times,
         settings=PoolSettings(max_queue=settings.max_queue),
@@ -74,8 +81,9 @@ def build_services(settings: Settings) -> Services:
         load_seconds=load_times.expected_seconds,
     )
     logger.info(
-        "college %s: specialists %d, engines %d, default %s, memory budget %s",
+        "college %s: specialists %d, engines %d, default %s, memory budget %s, RAM %s",
         catalogue.name, len(catalogue.specialists), len(engines), catalogue.default, format_bytes(budget_bytes),
+        format_bytes(planner.budget.ram_bytes),
     )  # fmt: skip
     lifecycle = Lifecycle()
     return Services(
@@ -89,7 +97,7 @@ def build_services(settings: Settings) -> Services:
         downloads=DownloadDesk(HuggingFaceHub(), is_draining=lambda: lifecycle.is_draining),
         librarian=_librarian(catalogue, settings, metrics),
         embeddings=EmbeddingService(max_waiting=settings.max_queue),
-        device_share=cache(lambda spec: device_share(spec, reading)),
+        memory_of=_memory_of(planner, reading),
         lifecycle=lifecycle,
         reread=CollegeReread(library, pool, lambda college: _serve_anew(college, metrics, supervisor)),
         on_start=_Preload(pool, catalogue).start,
@@ -131,6 +139,17 @@ def _device_memory(reading: MemoryReading, planner: FootprintPlanner) -> DeviceM
     return DeviceMemory(read_free=read_free, share=share)
 
 
+def _memory_of(planner: FootprintPlanner, reading: MemoryReading) -> Callable[[EngineReport], MemorySplit]:
+    """As planned; where there is no plan, by layers."""
+    share = cache(lambda spec: device_share(spec, reading))  # reads a file's header
+
+    def memory_of(engine: EngineReport) -> MemorySplit:
+        by_layers = MemorySplit(engine.footprint_bytes, round(engine.footprint_bytes * share(engine.spec)))
+        return planner.split(engine.spec) or by_layers
+
+    return memory_of
+
+
 def _librarian(catalogue: Catalogue, settings: Settings, metrics: Metrics) -> Librarian:
     """Whoever is to look things up and has no index yet is named in the log; answers say it as well."""
     librarian = Librarian(folder=knowledge_folder(settings.home), observer=metrics)
@@ -164,7 +183,7 @@ def footprints(status: PoolStatus, specialists: Iterable[SpecialistManifest]) ->
     for engine in status.engines:
         tags = sharers.get(replace(engine.spec, replica=0), [])
         for tag in tags:
-            found[tag] = found.get(tag, 0.0) + engine.footprint_bytes / len(tags)
+            found[tag] = found.get(tag, 0.0) + (engine.footprint_bytes or engine.ram_bytes) / len(tags)
     return found
 
 
@@ -196,16 +215,14 @@ def _require_room(engines: Iterable[EngineSpec], planner: FootprintPlanner, budg
     complaints: dict[int, str] = {}
     for spec in specs:
         try:
-            footprint = planner.footprint(spec)
+            planner.charge(spec)
         except ModelTooLarge as error:
             complaints[engine_footprint(spec).total_bytes] = str(error)
-            continue
-        if footprint.charged_bytes <= budget_bytes:
+        else:
             return
-        complaints[footprint.total_bytes] = f"{spec.model_path.name}: {footprint.explain()}"
     raise InvalidSetting(
         f"memory_budget (--memory-budget or COE_MEMORY_BUDGET): {format_bytes(budget_bytes)} is less than the smallest "
-        f"engine needs, {complaints[min(complaints)]}; raise it, or lower context or parallel"
+        f"engine needs. {complaints[min(complaints)]}"
     )
 
 
@@ -213,7 +230,7 @@ class _Preload:
     """Loads engines beside the first requests, not before them, the pinned ones first; holds the task that does."""
 
     def __init__(self, pool: SpecialistPool, catalogue: Catalogue) -> None:
-        able = [each for each in catalogue.specialists.values() if each.unavailable is None]
+        able = [each for each in catalogue.models.values() if each.unavailable is None]
         self._pool = pool
         self._pinned = list(dict.fromkeys(each.engine for each in able if each.pin))
         self._others = list(dict.fromkeys(each.engine for each in able if each.preload and not each.pin))

@@ -121,11 +121,17 @@ def _port(machine: Machine) -> Finding:
     return Finding("port", Status.FAIL, machine.port_error, mend)
 
 
+def _num_members(college: College) -> str:
+    num_encoders = sum(entry.makes_embeddings for entry in college.entries)
+    said = f"{len(college.entries) - num_encoders} specialists"
+    return f"{said}, {num_encoders} encoders" if num_encoders else said
+
+
 def _college(college: College) -> Iterator[Finding]:
     if college.error is not None:
         yield Finding("college", Status.FAIL, *_reason(college.error, f"mend {college.path}"))
         return
-    yield Finding("college", Status.OK, f"{college.path}: {len(college.entries)} specialists")
+    yield Finding("college", Status.OK, f"{college.path}: {_num_members(college)}")
     yield from _weights(college)
     yield from _notes(college)
     yield from _budget(college)
@@ -167,5 +173,10 @@ def _budget(college: College) -> Iterator[Finding]:
     for entry in too_large:
         status = Status.FAIL if len(too_large) == len(planned) or entry.tag == college.default else Status.WARN
         needs = entry.footprint.explain() if entry.footprint else ""
-        mend = "raise COE_MEMORY_BUDGET, or lower context or parallel in the college"
-        yield Finding("memory", status, f"{entry.tag} needs {needs}; the budget is {budget}", mend)
+        lacking, setting = f"the budget is {budget}", "COE_MEMORY_BUDGET"
+        need = college.room(entry)
+        if need is not None and need.device_bytes <= college.budget_bytes:
+            ram, setting = format_bytes(college.ram_budget_bytes), "COE_RAM_BUDGET"
+            lacking = f"with what it may park {format_bytes(need.ram_bytes)} of RAM; the budget of RAM is {ram}"
+        mend = f"raise {setting}, or lower context or parallel in the college"
+        yield Finding("memory", status, f"{entry.tag} needs {needs}; {lacking}", mend)

@@ -1,4 +1,5 @@
-"""The supervisor's encoder as an embedding model: texts in, unit vectors out, off the event loop.
+"""The supervisor's encoder as an embedding model: texts in, unit vectors out, off the event loop; and what holds for
+all embeddings.
 
 One thread embeds one text at a time, so that concurrent requests take turns and a client that leaves costs no more than
 one text. The encoder is opened when it is first wanted. Knows no dialect. The encoder was fine-tuned to tell domains
@@ -6,8 +7,9 @@ apart; see docs/ollama.md for what that means for retrieval.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -17,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from specialists.college_file import without_latest
+from specialists.college_file import SUPERVISORS_ENCODER, without_latest
 from specialists.errors import QueueFull, RequestRejected
 from supervisor.classifier import MODEL_DIRECTORY
 from supervisor.embedder import TOKENIZER_FILE, OnnxEmbedder
 from supervisor.tokens import MAX_TOKENS, WordPieces
 
-ENCODER_TAG = "coe-supervisor-minilm"
+ENCODER_TAG = SUPERVISORS_ENCODER
 WIDTH = 384
 MAX_INPUTS = 2048
 MAX_CHARACTERS = 1_000_000  # of all inputs together
@@ -62,12 +64,13 @@ def encoder_bytes() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """`vectors` in the order of the inputs, float32 and of length 1. `num_tokens` were read in all; of the inputs in
-    `truncated` only both ends were."""
+    """`vectors` in the order of the inputs, float32 and of length 1. `num_tokens` were read in all; the inputs in
+    `truncated` were longer than the model can read. `load_seconds` went into loading it."""
 
     vectors: tuple[Vector, ...]
     num_tokens: int
     truncated: tuple[int, ...]
+    load_seconds: float = 0.0
 
 
 class EmbeddingService:
@@ -88,12 +91,18 @@ class EmbeddingService:
 
         `dimensions` keeps that many leading components and makes them a unit vector again.
         """
-        _require_bounds(texts, dimensions)
+        require_bounds(texts, dimensions, width=WIDTH)
+        with self.place_in_queue():
+            return await self._embed_all(texts, dimensions, may_truncate)
+
+    @contextmanager
+    def place_in_queue(self) -> Iterator[None]:
+        """A place among those who wait for vectors. Raises QueueFull."""
         if self._num_waiting >= self._max_waiting:
             raise QueueFull(f"{self._num_waiting} requests for embeddings are waiting already; try again soon.")
         self._num_waiting += 1
         try:
-            return await self._embed_all(texts, dimensions, may_truncate)
+            yield
         finally:
             self._num_waiting -= 1
 
@@ -103,7 +112,7 @@ class EmbeddingService:
         num_tokens = 0
         for index, text in enumerate(texts):
             vector, length = await self._in_thread(text, may_truncate)
-            vectors.append(_shortened(vector, dimensions))
+            vectors.append(shortened(vector, dimensions))
             num_tokens += min(length, MAX_TOKENS)
             if length > MAX_TOKENS:
                 truncated.append(index)
@@ -136,16 +145,18 @@ def vectors_reply(said: Mapping[str, Any]) -> Response:
     return Response(msgspec.json.encode(said), media_type="application/json")
 
 
-def _require_bounds(texts: Sequence[str], dimensions: int | None) -> None:
+def require_bounds(texts: Sequence[str], dimensions: int | None, *, width: int) -> None:
+    """Raises RequestRejected. `width` is that of the model's vectors."""
     if len(texts) > MAX_INPUTS:
         raise RequestRejected(f"{len(texts)} inputs are too many; send at most {MAX_INPUTS}.", param="input")
     if sum(map(len, texts)) > MAX_CHARACTERS:
         raise RequestRejected(f"The inputs are too long; send at most {MAX_CHARACTERS} characters.", param="input")
-    if dimensions is not None and not 1 <= dimensions <= WIDTH:
-        raise RequestRejected(f"dimensions is {dimensions}; this model has 1 to {WIDTH}.", param="dimensions")
+    if dimensions is not None and not 1 <= dimensions <= width:
+        raise RequestRejected(f"dimensions is {dimensions}; this model has 1 to {width}.", param="dimensions")
 
 
-def _shortened(vector: Vector, dimensions: int | None) -> Vector:
+def shortened(vector: Vector, dimensions: int | None) -> Vector:
+    """Its leading components, made a unit vector again."""
     if dimensions is None or dimensions == len(vector):
         return vector
     kept = vector[:dimensions]

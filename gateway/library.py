@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from gateway.chat import require_answers
 from gateway.personas import Persona, full_name, is_same_name, layered, persona_manifest, remarks
 from gateway.policy import RequestPolicy
 from gateway.shelf import PulledModel, Shelf, ShelfStore
@@ -87,7 +88,7 @@ class Library:
         return _Current(lambda: self._college.specialists)
 
     def is_college(self, tag: str) -> bool:
-        return any(is_same_name(tag, own) for own in self._college.specialists)
+        return any(is_same_name(tag, own) for own in self._college.models)
 
     def persona(self, tag: str) -> Persona | None:
         return next((each for each in self._shelf.personas if is_same_name(each.name, tag)), None)
@@ -127,6 +128,7 @@ class Library:
             raise RequestRejected("An adapter is served from college.toml, not from here.", param="adapters")
         modelfile = self._rooted(modelfile)
         base = self.resolve(modelfile.source)
+        require_answers(base)
         persona = Persona(name=tag, modelfile=modelfile, created=self._unix_time())
         await self._change(lambda shelf: _with_persona(shelf, persona))
         logger.info("persona %s was made of %s", tag, base.tag)
@@ -192,7 +194,8 @@ class Library:
     def _free_name(self, name: str, *, param: str) -> str:
         tag = full_name(name, param=param)
         if self.is_college(tag):
-            raise RequestRejected(f"'{tag}' is a specialist of the college; choose another name.", param=param)
+            kind = "an encoder" if self.resolve(tag).makes_embeddings else "a specialist"
+            raise RequestRejected(f"'{tag}' is {kind} of the college; choose another name.", param=param)
         return tag
 
     def _rooted(self, modelfile: Modelfile) -> Modelfile:
@@ -211,7 +214,7 @@ class Library:
         return layered(persona.modelfile, modelfile) if persona else replace(modelfile, source=tag)
 
     def _with_shelf(self, college: Catalogue, shelf: Shelf) -> Catalogue:
-        found = dict(college.specialists)
+        found = dict(college.models)
         for model in shelf.pulled:
             try:
                 found.setdefault(model.name, self._draft(model.name, model.source))

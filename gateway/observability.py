@@ -92,6 +92,8 @@ class Metrics:
         self._morph_seconds = Histogram("coe_morph_seconds", "Duration of morphs.", buckets=_WAITS, registry=registry)
         self._crashes = Counter("coe_engine_crashes", "Engines that ended unasked.", registry=registry)
         self._in_flight = Gauge("coe_in_flight", "Requests being handled.", registry=registry)
+        self._detached = Gauge("coe_detached_streams", "Answers being made that nobody reads.", registry=registry)
+        self._recorded = Gauge("coe_resumable_bytes", "Memory of the streams that can be resumed.", registry=registry)
         self._budget = Gauge("coe_budget_bytes", "Memory that models may take together.", registry=registry)
         self._resident = Gauge("coe_resident_bytes", "Memory planned for the loaded models.", registry=registry)
         self._timed = {
@@ -127,6 +129,11 @@ class Metrics:
     def watch_work(self, num_in_flight: Callable[[], float]) -> None:
         """Ask this whenever the metrics are read."""
         self._in_flight.set_function(num_in_flight)
+
+    def watch_streams(self, num_detached: Callable[[], float], num_bytes: Callable[[], float]) -> None:
+        """Ask these two whenever the metrics are read."""
+        self._detached.set_function(num_detached)
+        self._recorded.set_function(num_bytes)
 
     def request_ended(self, *, route: str, status: int, specialist: str) -> None:
         self._requests.labels(route, str(status), specialist if specialist in self._known else "").inc()

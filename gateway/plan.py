@@ -18,6 +18,7 @@ from specialists.expert_slots import plan_morph
 from specialists.family import Family, read_masked_family, read_standalone_family
 from specialists.gguf_file import GgufError
 from specialists.pool.footprint import Footprint
+from specialists.pool.room import Room, total
 from specialists.tensor_digests import DigestError
 
 _MOST_COMBINED: Final = 14  # engines; above that the sets that fit are too many to look through
@@ -33,7 +34,7 @@ class SwapKind(StrEnum):
 class PlannedEngine:
     """One engine and whom it serves, as asked for and as it will be `placed`.
 
-    `footprint` is None where `unavailable` says why.
+    `footprint`, and `room` that it takes of both budgets, are None where `unavailable` says why.
     """
 
     spec: EngineSpec
@@ -42,6 +43,7 @@ class PlannedEngine:
     footprint: Footprint | None
     unavailable: str | None
     fits: bool | None
+    room: Room | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +58,13 @@ class Swap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollegePlan:
-    """`together` are the largest sets of engines (by place in `engines`) that fit the budget at once.
+    """`together` are the largest sets of engines (by place in `engines`) that fit both budgets at once.
 
     None where there are too many engines to say. `swaps` has each pair of servable specialists, both ways.
     """
 
     college: Path
-    budget_bytes: int
+    budget: Room
     uses_gpu: bool
     engines: tuple[PlannedEngine, ...]
     together: tuple[tuple[int, ...], ...] | None
@@ -75,27 +77,27 @@ def plan_college(college: College, *, placed: Callable[[EngineSpec], EngineSpec]
     Raises SpecialistUnavailable when a file changed or went away since the college was read.
     """
     engines = tuple(_engine(college, spec, sharing, placed) for spec, sharing in college.engines().items())
-    sizes = {number: each.footprint.charged_bytes for number, each in enumerate(engines) if each.footprint}
+    rooms = {number: each.room for number, each in enumerate(engines) if each.room is not None}
     return CollegePlan(
         college=college.path,
-        budget_bytes=college.budget_bytes,
+        budget=college.budget,
         uses_gpu=college.uses_gpu,
         engines=engines,
-        together=fitting_sets(sizes, college.budget_bytes) if len(sizes) <= _MOST_COMBINED else None,
-        swaps=tuple(_swaps([each for each in engines if each.footprint])),
+        together=fitting_sets(rooms, college.budget) if len(rooms) <= _MOST_COMBINED else None,
+        swaps=tuple(_swaps([each for each in engines if each.footprint and each.spec.pooling is None])),
     )
 
 
-def fitting_sets(sizes: dict[int, int], budget_bytes: int) -> tuple[tuple[int, ...], ...]:
-    """The sets that fit the budget and to which nothing can be added, the largest (by number, then bytes) first."""
+def fitting_sets(rooms: dict[int, Room], budget: Room) -> tuple[tuple[int, ...], ...]:
+    """The sets that fit the budgets and to which nothing can be added, the largest (by number, then bytes) first."""
     fitting: list[tuple[int, ...]] = []
-    for length in range(len(sizes), 0, -1):
-        for chosen in combinations(sizes, length):
-            if sum(sizes[each] for each in chosen) > budget_bytes:
+    for length in range(len(rooms), 0, -1):
+        for chosen in combinations(rooms, length):
+            if not budget.holds(total(rooms[each] for each in chosen)):
                 continue
             if not any(set(chosen) < set(larger) for larger in fitting):
                 fitting.append(chosen)
-    return tuple(sorted(fitting, key=lambda chosen: (-len(chosen), -sum(sizes[each] for each in chosen))))
+    return tuple(sorted(fitting, key=lambda chosen: (-len(chosen), -sum(rooms[each].size_bytes for each in chosen))))
 
 
 def _engine(
@@ -109,6 +111,7 @@ def _engine(
         footprint=first.footprint,
         unavailable=first.unavailable,
         fits=college.fits(first),
+        room=college.room(first),
     )
 
 

@@ -11,8 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.plan import CollegePlan, PlannedEngine, Swap, SwapKind
+from specialists.engine.protocol import EngineSpec
 from specialists.pool.budget import format_bytes
 from specialists.pool.footprint import Basis, Footprint
+from specialists.pool.room import Room, total
 
 _MOST_SETS: Final = 6
 _MOST_SWAPS: Final = 24
@@ -27,7 +29,8 @@ def plan_object(plan: CollegePlan) -> dict[str, Any]:
     """Sizes are in bytes. `together` names engines by their place in `engines`."""
     return {
         "college": str(plan.college),
-        "budget_bytes": plan.budget_bytes,
+        "budget_bytes": plan.budget.device_bytes,
+        "ram_budget_bytes": plan.budget.ram_bytes,
         "engines": [_engine_object(engine) for engine in plan.engines],
         "together": plan.together,
         "swaps": [
@@ -42,12 +45,14 @@ def _engine_object(engine: PlannedEngine) -> dict[str, Any]:
         "file": str(engine.spec.model_path),
         "context_tokens": engine.spec.context_tokens,
         "parallel": engine.spec.parallel,
+        "pooling": engine.spec.pooling,
         "gpu_layers": engine.placed.gpu_layers,
         "cpu_expert_layers": engine.placed.cpu_expert_layers,
         "specialists": list(engine.tags),
         "unavailable": engine.unavailable,
         "footprint_bytes": footprint.total_bytes if footprint else None,
-        "charged_bytes": footprint.charged_bytes if footprint else None,
+        "charged_bytes": engine.room.device_bytes if engine.room else None,
+        "ram_bytes": engine.room.ram_bytes if engine.room else None,
         "parking_bytes": footprint.parking_bytes if footprint else None,
         "footprint": asdict(footprint) if footprint else None,
         "fits": engine.fits,
@@ -60,11 +65,11 @@ def plan_view(plan: CollegePlan) -> Group:
 
 
 def _paragraphs(plan: CollegePlan) -> Iterator[RenderableType]:
-    yield Text(f"{plan.college}: budget {format_bytes(plan.budget_bytes)}")
+    ram = f"of RAM, parked conversations included, {format_bytes(plan.budget.ram_bytes)}"
+    yield Text(f"{plan.college}: budget {format_bytes(plan.budget.device_bytes)}; {ram}")
     for number, engine in enumerate(plan.engines, start=1):
         spec = engine.spec
-        heading = f"\n{number}. {spec.model_path.name}, {spec.context_tokens} tokens × {spec.parallel} conversations"
-        yield Text(heading, style="bold")
+        yield Text(f"\n{number}. {spec.model_path.name}, {_work(spec)}", style="bold")
         yield Text(f"   serves {', '.join(engine.tags)}")
         if engine.footprint is None:
             yield Text(f"   {engine.unavailable}", style="red")
@@ -75,6 +80,12 @@ def _paragraphs(plan: CollegePlan) -> Iterator[RenderableType]:
             yield Text(f"   {fits}", style=style)
     yield from _together(plan)
     yield from _swaps(plan)
+
+
+def _work(spec: EngineSpec) -> str:
+    if spec.pooling is not None:
+        return f"embeddings of texts up to {spec.context_tokens} tokens"
+    return f"{spec.context_tokens} tokens × {spec.parallel} conversations"
 
 
 def _placement(engine: PlannedEngine, *, uses_gpu: bool) -> Iterator[RenderableType]:
@@ -110,6 +121,7 @@ def _sum(footprint: Footprint) -> Table:
     table.add_row(format_bytes(footprint.total_bytes), f"in all ({_HOW[footprint.basis]})", style="bold")
     if footprint.device_bytes:
         table.add_row(format_bytes(footprint.charged_bytes), "of it on the GPU")
+        table.add_row(format_bytes(footprint.ram_bytes), "of it in RAM")
     if footprint.parking_bytes:
         table.add_row(format_bytes(footprint.parking_bytes), "of RAM beside it, at most, for parked conversations")
     return table
@@ -119,19 +131,26 @@ def _together(plan: CollegePlan) -> Iterator[RenderableType]:
     servable = [engine for engine in plan.engines if engine.footprint]
     if len(servable) < 2:
         return
-    needed = sum(engine.footprint.charged_bytes for engine in servable if engine.footprint)
-    if needed <= plan.budget_bytes:
-        yield Text(f"\nAll {len(servable)} engines fit at once: {format_bytes(needed)}", style="green")
+    needed = total(engine.room for engine in servable if engine.room)
+    if plan.budget.holds(needed):
+        yield Text(f"\nAll {len(servable)} engines fit at once: {_words(needed, plan)}", style="green")
         return
-    yield Text(f"\nAll {len(servable)} engines need {format_bytes(needed)} and take turns. At once fit:")
+    yield Text(f"\nAll {len(servable)} engines need {_words(needed, plan)} and take turns. At once fit:")
     if plan.together is None:
         yield Text("   (too many engines to list the sets that fit)")
         return
     for chosen in plan.together[:_MOST_SETS]:
-        taken = sum(engine.footprint.charged_bytes for number in chosen if (engine := plan.engines[number]).footprint)
-        yield Text(f"   {' + '.join(str(number + 1) for number in chosen)}: {format_bytes(taken)}")
+        taken = total(room for number in chosen if (room := plan.engines[number].room))
+        yield Text(f"   {' + '.join(str(number + 1) for number in chosen)}: {_words(taken, plan)}")
     if len(plan.together) > _MOST_SETS:
         yield Text(f"   and {len(plan.together) - _MOST_SETS} other sets (--json has all)")
+
+
+def _words(room: Room, plan: CollegePlan) -> str:
+    """Of the memory budget; and of RAM, where that is another memory or is what is short."""
+    tells_ram = room.ram_bytes > (0 if plan.uses_gpu else plan.budget.ram_bytes)
+    beside = f" and {format_bytes(room.ram_bytes)} of RAM" if tells_ram else ""
+    return f"{format_bytes(room.device_bytes)}{beside}"
 
 
 def _swaps(plan: CollegePlan) -> Iterator[RenderableType]:

@@ -1,7 +1,7 @@
 """The pool's state as gauges, read off its status whenever the metrics are; reading them wakes nothing.
 
-An engine is labelled by the file it was loaded from, and a further frame of a family by its number too: as many names
-as the college has engines.
+An engine is labelled by the file it was loaded from, a further frame of a family by its number too, and one that makes
+embeddings by its pooling: as many names as the college has engines.
 """
 
 from collections.abc import Callable, Iterator
@@ -55,4 +55,6 @@ class PoolMetrics(Collector):
 
 
 def engine_name(spec: EngineSpec) -> str:
+    if spec.pooling is not None:  # its file may be a specialist's as well
+        return f"{spec.model_path.name} ({spec.pooling})"
     return f"{spec.model_path.name} #{spec.replica + 1}" if spec.replica else spec.model_path.name

@@ -50,7 +50,7 @@ def pull_weights(college: Path, tags: Sequence[str], console: Console, *, hub: H
 
 def _wanted(catalogue: Catalogue, tags: Sequence[str]) -> Iterator[HubSource]:
     """Each hub source once, in the order in which they are named."""
-    names = [catalogue.resolve(tag).tag for tag in tags] or list(catalogue.specialists)
+    names = [catalogue.resolve(tag).tag for tag in tags] or list(catalogue.models)
     sources = [source for name in names for source in catalogue.sources[name]]
     yield from dict.fromkeys(source for source in sources if isinstance(source, HubSource))
 

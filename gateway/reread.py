@@ -128,7 +128,7 @@ class CollegeReread:
         self._library = library
         self._pool = pool
         self._on_new = on_new
-        self._stamps = read_stamps(library.catalogue.specialists.values())
+        self._stamps = read_stamps(library.catalogue.models.values())
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def __call__(self) -> None:
@@ -138,10 +138,10 @@ class CollegeReread:
         except CatalogueError as error:
             logger.error("the college is served as it was, because its file cannot be used: %s", error)
             return
-        stamps = await asyncio.to_thread(read_stamps, [*old.specialists.values(), *new.specialists.values()])
+        stamps = await asyncio.to_thread(read_stamps, [*old.models.values(), *new.models.values()])
         replaced = [path for path, stamp in self._stamps.items() if stamps.get(path) != stamp]
         loaded = [engine.spec for engine in self._pool.status().engines]
-        change = plan_change(old.specialists, new.specialists, loaded=loaded, replaced=replaced)
+        change = plan_change(old.models, new.models, loaded=loaded, replaced=replaced)
         self._stamps = stamps
         self._on_new(new)
         logger.info("the college was read again: %s", change)

@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.keys import FILE_NAME
+from specialists.engine.protocol import CacheType
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -45,6 +46,10 @@ class Settings(BaseSettings):
         default=None,
         description="Memory that loaded models may take together, such as 15GiB; unset, the machine decides.",
     )
+    ram_budget: str | None = Field(
+        default=None,
+        description="RAM for what no GPU holds and parked conversations, such as 24GiB; unset, the machine decides.",
+    )
     api_key: SecretStr | None = Field(
         default=None, description="Key that clients must send as a bearer token or x-api-key; unset, anyone may ask."
     )
@@ -69,6 +74,10 @@ class Settings(BaseSettings):
     temperature_policy: TemperaturePolicy = Field(
         default=TemperaturePolicy.ENFORCE,
         description="enforce the specialist's temperature, clamp the client's into 0 to 0.7, or allow the client's.",
+    )
+    cache_type: CacheType = Field(
+        default=CacheType.F16,
+        description="Type of keys and values in caches: f16, q8_0 or q4_0, unless a specialist says.",
     )
     max_body_bytes: int = Field(default=8 * 1024**2, ge=1024, description="Largest request body accepted, in bytes.")
     max_queue: int = Field(
@@ -112,6 +121,18 @@ class Settings(BaseSettings):
     )
     stalled_reader_seconds: Seconds = Field(
         default=60.0, description="A client that accepts no bytes of its stream for this long is dropped."
+    )
+    resumable_max_seconds: Seconds = Field(
+        default=600.0, description="Longest that an answer goes on without its reader, whatever X-Resumable asks for."
+    )
+    resumable_max_bytes: int = Field(
+        default=4 * 1024**2, ge=64 * 1024, description="What is kept of one resumable stream, in bytes; the newest."
+    )
+    resumable_max_streams: int = Field(
+        default=64, ge=1, description="Resumable streams and background responses that are kept at once."
+    )
+    resumable_kept_seconds: Seconds = Field(
+        default=300.0, description="A resumable stream can be read for this long after its end."
     )
     embedder: str | None = Field(
         None, description="Encoder of the supervisor: unset for the shipped one, or sentence-transformers:<model>."

@@ -24,6 +24,7 @@ def model_rows(college: College) -> list[dict[str, Any]]:
         {
             "tag": entry.tag,
             "default": entry.tag == college.default,
+            "kind": "embedding" if entry.makes_embeddings else "chat",
             "domains": list(entry.domains),
             "file": str(entry.engine.model_path),
             "size_bytes": entry.size_bytes,
@@ -43,15 +44,17 @@ def models(college: College) -> Table:
         size = "" if entry.size_bytes is None else format_bytes(entry.size_bytes)
         status = "[green]ready to load[/]" if entry.unavailable is None else f"[red]{escape(entry.unavailable)}[/]"
         status += "".join(f"[yellow]; {escape(note)}[/]" for note in entry.notes)
-        table.add_row(escape(name), ", ".join(entry.domains), escape(entry.engine.model_path.name), size, status)
+        domains = "(embeddings)" if entry.makes_embeddings else ", ".join(entry.domains)
+        table.add_row(escape(name), domains, escape(entry.engine.model_path.name), size, status)
     return table
 
 
 def served(listed: Sequence[dict[str, Any]]) -> Table:
     """What `/v1/models` of a gateway lists."""
-    table = _table("model", "owned by")
+    table = _table("model", "for", "owned by")
     for model in listed:
-        table.add_row(escape(str(model.get("id", ""))), escape(str(model.get("owned_by", ""))))
+        kind = model["coe"].get("kind", "") if isinstance(model.get("coe"), dict) else ""
+        table.add_row(*(escape(str(each)) for each in (model.get("id", ""), kind, model.get("owned_by", ""))))
     return table
 
 

@@ -33,8 +33,8 @@ class Recipe:
     """
 
     seed: int = 1
-    steps: int = 6000
-    fall_steps: int = 1500
+    steps: int = 4200
+    fall_steps: int = 1100
     warm_steps: int = 100
     batch_tokens: int = 4096
     length_tokens: int = 256

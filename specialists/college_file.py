@@ -13,10 +13,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from specialists.engine.protocol import CacheType, Pooling
 from specialists.errors import CatalogueError
 from specialists.request import LoopGuardMode, LoopGuardParams
 
 AUTO_NAMES = ("auto", "coe", "college")
+SUPERVISORS_ENCODER = "coe-supervisor-minilm"  # is there in every college
 _NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 _DURATION = re.compile(r"(-?)((?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|s|m|h))+)")
 _DURATION_TERM = re.compile(r"([0-9.]+)(ms|s|m|h)")
@@ -124,6 +126,7 @@ class SpecialistTable(_Table):
     parallel: int | None = Field(default=None, ge=1, le=256)
     gpu_layers: int | None = Field(default=None, ge=-1, le=999)
     cpu_expert_layers: int = Field(default=0, ge=0, le=999)
+    cache_type: CacheType | None = Field(default=None, strict=False)
     pin: bool = False
     preload: bool = False
     keep_alive: Annotated[float | None, BeforeValidator(parse_keep_alive)] = None
@@ -132,11 +135,24 @@ class SpecialistTable(_Table):
     knowledge: Annotated[KnowledgeTable | None, BeforeValidator(_knowledge)] = None
 
 
+class EncoderTable(_Table):
+    """One [[encoder]]: a model that makes embeddings. `context` bounds one text, in tokens; `keep_alive` in seconds."""
+
+    tag: Text
+    model: Text
+    context: int | None = Field(default=None, ge=8, le=1_048_576)
+    pooling: Pooling | None = Field(default=None, strict=False)
+    gpu_layers: int = Field(default=-1, ge=-1, le=999)
+    pin: bool = False
+    keep_alive: Annotated[float, BeforeValidator(parse_keep_alive)] = 300.0
+
+
 class CollegeFile(_Table):
     """The whole file, one field for each kind of table."""
 
     college: CollegeTable
     specialist: list[SpecialistTable] = Field(min_length=1, max_length=1000)
+    encoder: list[EncoderTable] = Field(default_factory=list, max_length=100)
 
 
 def read_college_file(path: Path) -> CollegeFile:
@@ -179,19 +195,29 @@ def _check_tags(file: CollegeFile, source: str) -> None:
     seen: dict[str, str] = {}
     for number, entry in enumerate(file.specialist, start=1):
         where = _entry(number, entry.model_dump())
-        try:
-            check_tag(entry.tag)
-        except ValueError as error:
-            raise CatalogueError(f"{source}: {where}: tag: {error}") from None
-        first = seen.setdefault(without_latest(entry.tag), where)
-        if first != where:
-            raise CatalogueError(f"{source}: {first} and {where} have the same tag; rename one of them")
+        _check_tag(entry.tag, where, seen, source)
         if (wrong := _wrong_weights(entry)) is not None:
             raise CatalogueError(f"{source}: {where}: {wrong}")
-    _check_fallbacks(file, seen, source)
-    if without_latest(file.college.default) not in seen:
+    specialists = dict(seen)
+    for number, encoder in enumerate(file.encoder, start=1):
+        _check_tag(encoder.tag, _entry(number, encoder.model_dump(), kind="encoder"), seen, source)
+    _check_fallbacks(file, specialists, source)
+    if without_latest(file.college.default) not in specialists:
         tags = ", ".join(entry.tag for entry in file.specialist)
         raise CatalogueError(f"{source}: college.default: {file.college.default!r} is none of the tags: {tags}")
+
+
+def _check_tag(tag: str, where: str, seen: dict[str, str], source: str) -> None:
+    """A name that nobody else in `seen` has; it is in there from now on."""
+    try:
+        check_tag(tag)
+    except ValueError as error:
+        raise CatalogueError(f"{source}: {where}: tag: {error}") from None
+    if without_latest(tag) == SUPERVISORS_ENCODER:
+        raise CatalogueError(f"{source}: {where}: tag: {tag!r} is the supervisor's encoder; take another name")
+    first = seen.setdefault(without_latest(tag), where)
+    if first != where:
+        raise CatalogueError(f"{source}: {first} and {where} have the same tag; rename one of them")
 
 
 def _wrong_weights(entry: SpecialistTable) -> str | None:
@@ -214,13 +240,17 @@ def _check_fallbacks(file: CollegeFile, known: Mapping[str, str], source: str) -
             raise CatalogueError(f"{source}: {where}: loop_guard.fallback: {fallback!r} is none of the tags: {tags}")
 
 
+_ENTRIES: dict[str, type[BaseModel]] = {"specialist": SpecialistTable, "encoder": EncoderTable}
+
+
 def _explain(detail: Any, tables: dict[str, Any]) -> str:
     """One of pydantic's findings in the words of the file."""
     location = list(detail["loc"])
     where = ""
     table: type[BaseModel] = CollegeFile
-    if location[0] == "specialist" and len(location) > 2:
-        where, table = f"{_entry(location[1] + 1, tables['specialist'][location[1]])}: ", SpecialistTable
+    if location[0] in _ENTRIES and len(location) > 2:
+        kind = location[0]
+        where, table = f"{_entry(location[1] + 1, tables[kind][location[1]], kind=kind)}: ", _ENTRIES[kind]
         location = location[2:]
         if location[0] == "loop_guard" and len(location) > 1:
             table = LoopGuardTable
@@ -245,6 +275,6 @@ def _known(field: str, table: type[BaseModel]) -> str:
     return f"{meant}the known ones are {', '.join(names)}"
 
 
-def _entry(number: int, entry: object) -> str:
+def _entry(number: int, entry: object, *, kind: str = "specialist") -> str:
     tag = entry.get("tag") if isinstance(entry, dict) else None
-    return f"[[specialist]] number {number} ({tag})" if isinstance(tag, str) else f"[[specialist]] number {number}"
+    return f"[[{kind}]] number {number} ({tag})" if isinstance(tag, str) else f"[[{kind}]] number {number}"

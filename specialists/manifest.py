@@ -41,6 +41,9 @@ class SpecialistManifest:
     is missing or corrupt); None when it can. With a `calculator` what it wants to compute is computed for it;
     `knowledge` None means that nothing is looked up. `notes` are sentences for the operator: what was asked for and
     could not be had as it was, with the mend after the last semicolon.
+
+    An embedding model is one whose engine has a pooling; its vectors have `vector_width` components, and what is about
+    answers has no meaning for it.
     """
 
     tag: str
@@ -60,3 +63,9 @@ class SpecialistManifest:
     knowledge: KnowledgeRules | None = None
     unavailable: str | None = None
     notes: tuple[str, ...] = ()
+    vector_width: int = 0
+
+    @property
+    def makes_embeddings(self) -> bool:
+        """Whether it makes vectors of texts, and answers nobody."""
+        return self.engine.pooling is not None

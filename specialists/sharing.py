@@ -1,8 +1,8 @@
 """Which specialists of a college share an engine, and what that engine must be for all of them.
 
-Those with the same weights on the same layers do, and so do families, whose engine is a frame: masks of one size over
-one parent, and files that their digests show to be cut from one. An engine is as large as the largest of those who
-share it wants it.
+Those with the same weights on the same layers and one type of cache do, and so do families, whose engine is a frame:
+masks of one size over one parent, and files that their digests show to be cut from one. An engine is as large as the
+largest of those who share it wants it.
 """
 
 from collections import defaultdict
@@ -40,7 +40,7 @@ def share_engines(specialists: Sequence[tuple[SpecialistManifest, Hashable]]) ->
 def _group(spec: EngineSpec, kin: Hashable) -> Hashable:
     adapter = spec.adapter_path.resolve() if spec.adapter_path else None
     weights = spec.model_path.resolve() if kin is None else kin
-    return (weights, adapter, spec.gpu_layers, spec.cpu_expert_layers)
+    return (weights, adapter, spec.gpu_layers, spec.cpu_expert_layers, spec.cache_type)
 
 
 def _shared(specs: Sequence[EngineSpec]) -> EngineSpec:

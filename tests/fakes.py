@@ -11,7 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus, FrameReport, MorphReport
+import numpy as np
+from numpy.typing import NDArray
+
+from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus, FrameReport, MorphReport, TextVector
 from specialists.errors import SpecialistError, WorkerLost
 from specialists.request import (
     Finished,
@@ -153,6 +156,7 @@ class FakeEngine:
         self.script = script if script is not None else Script()
         self.load_plan = load_plan if load_plan is not None else LoadPlan()
         self.submitted: list[GenerationRequest] = []
+        self.embedded: list[tuple[str, ...]] = []
         self.finished: list[str] = []
         self.aborted: list[str] = []
         self.failed: list[str] = []
@@ -212,6 +216,16 @@ class FakeEngine:
         finally:
             self._running -= 1
 
+    async def embed(self, texts: Sequence[str], *, may_truncate: bool) -> list[TextVector]:
+        """The scripted error or crash, else vectors that point ever further from the first axis."""
+        self.embedded.append(tuple(texts))
+        script = self.script if isinstance(self.script, Script) else Script()
+        await self._come_to(0, script)
+        return [
+            TextVector(vector=_unit(1, place), num_tokens=len(text.split()), is_truncated=False)
+            for place, text in enumerate(texts)
+        ]
+
     async def morph(self, name: str) -> MorphReport:
         if self.morph_error is not None:
             raise self.morph_error
@@ -265,6 +279,11 @@ class FakeEngine:
 
     def _lost(self) -> WorkerLost:
         return WorkerLost(f"The engine process of {self.spec.model_path.name} ended.")
+
+
+def _unit(*components: float) -> NDArray[np.float32]:
+    vector = np.array(components, dtype=np.float32)
+    return vector / np.float32(np.linalg.norm(vector))
 
 
 class FakeEngines:

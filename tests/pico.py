@@ -103,8 +103,11 @@ def random_q4_k(values: NDArray[np.float32], rng: np.random.Generator) -> NDArra
     return blocks.reshape(*rows, width // 256 * 144)
 
 
-def write_pico_llama(path: Path, *, seed: int = 11) -> Path:
-    """Write a dense model with full attention in both of its layers; returns `path`."""
+def write_pico_llama(path: Path, *, seed: int = 11, pooling: gguf.PoolingType | None = None) -> Path:
+    """Write a dense model with full attention in both of its layers; returns `path`.
+
+    A `pooling` is what files of embedding models have.
+    """
     width, heads, mlp_width, layers = 64, 4, 96, 2
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("pico-llama")
@@ -116,6 +119,8 @@ def write_pico_llama(path: Path, *, seed: int = 11) -> Path:
     writer.add_head_count_kv(heads)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_dimension_count(width // heads)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
     write_vocabulary(writer, CHAT_TEMPLATE)
     rng = np.random.default_rng(seed)
     matrices = {"attn_q": (width, width), "attn_k": (width, width), "attn_v": (width, width)}

@@ -25,7 +25,7 @@ def layer(seed: int) -> tuple[Floats, Floats, Floats]:
 def test_with_as_many_groups_as_experts_nothing_changes() -> None:
     """Everyone leads a group of one."""
     wide, narrow, gate = layer(1)
-    merged = merge(wide, narrow, gate, np.arange(EXPERTS), EXPERTS)
+    merged = merge(wide, narrow, gate, np.ones(EXPERTS), EXPERTS)
 
     np.testing.assert_allclose(merged[0], wide, rtol=1e-6)
     np.testing.assert_allclose(merged[1], narrow, rtol=1e-6)

@@ -14,6 +14,7 @@ from gateway.limits import parse_json
 from gateway.loop_ledger import LoopLedger
 from gateway.routing import SupervisorChooser
 from gateway.services import Services
+from specialists.manifest import SpecialistManifest
 
 Endpoint = Callable[..., Awaitable[Response]]
 MAX_DECISIONS = 100
@@ -33,6 +34,7 @@ def control_routes(services: Services) -> APIRouter:
             "default": catalogue.default,
             "draining": services.lifecycle.is_draining,
             "in_flight": services.lifecycle.num_in_flight,
+            "encoders": [_encoder(each) for each in catalogue.specialists.values() if each.makes_embeddings],
             "notes": {tag: list(each.notes) for tag, each in catalogue.specialists.items() if each.notes},
             "pool": msgspec.to_builtins(pool, enc_hook=str, str_keys=True),
             "frames": [await slots.of(engine) for engine in pool.engines if engine.serving],
@@ -44,6 +46,18 @@ def control_routes(services: Services) -> APIRouter:
         routes.add_api_route("/classify", _classify(services.supervisor), methods=["POST"])
         routes.add_api_route("/decisions", _decisions(services.supervisor, services.loops), methods=["GET"])
     return routes
+
+
+def _encoder(manifest: SpecialistManifest) -> dict[str, Any]:
+    """A model that makes embeddings; its engine is among the pool's while it is loaded."""
+    return {
+        "tag": manifest.tag,
+        "file": manifest.engine.model_path.name,
+        "context_tokens": manifest.context_tokens,
+        "dimensions": manifest.vector_width,
+        "pooling": manifest.engine.pooling,
+        "unavailable": manifest.unavailable,
+    }
 
 
 def _classify(chooser: SupervisorChooser) -> Endpoint:

@@ -77,6 +77,7 @@ def snapshot(services: Services) -> dict[str, Any]:
         "specialists": [
             {"tag": tag, "domains": list(manifest.domains), "unavailable": manifest.unavailable}
             for tag, manifest in catalogue.specialists.items()
+            if not manifest.makes_embeddings
         ],
         "decisions": log.entries(NUM_DECISIONS) if log is not None else [],
         "loops": services.loops.entries(NUM_LOOPS),

@@ -26,7 +26,7 @@ from gateway.ollama.mapping import (
     with_wishes,
 )
 from gateway.ollama.schemas import ChatBody, GenerateBody, Generating
-from gateway.ollama.service import find, read_body
+from gateway.ollama.service import find_answering, read_body
 from gateway.ollama.times import rfc3339
 from gateway.openai.mapping import answer_headers
 from gateway.request import ChatRequest, CompletionRequest
@@ -64,7 +64,7 @@ class AnswerEndpoints:
     async def _answer(
         self, request: Request, body: Generating, wanted: ChatRequest | CompletionRequest, begun: float
     ) -> Response:
-        find(self.services, body.model)  # for its own words on a name that is not served
+        find_answering(self.services, body.model)  # for its own words on a name that is not served
         opened = await self.chat_service.open(wanted, request_id=f"ollama-{self.services.new_id()}")
         answer = with_wishes(opened, body)
         request.state.specialist = answer.manifest.tag
@@ -108,7 +108,7 @@ class AnswerEndpoints:
 
     async def _move(self, request: Request, body: Generating) -> Response:
         """Bring the model into memory, or with a keep-alive of 0 take it out."""
-        manifest = find(self.services, body.model)
+        manifest = find_answering(self.services, body.model)
         request.state.specialist = manifest.tag
         if body.keep_alive == 0:
             self._require_unpinned(manifest)

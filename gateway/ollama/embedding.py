@@ -1,4 +1,4 @@
-"""/api/embed and /api/embeddings: vectors from the supervisor's encoder."""
+"""/api/embed and /api/embeddings: vectors in Ollama's form, by whoever makes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,31 +7,34 @@ from fastapi import Request
 from starlette.responses import Response
 
 from gateway.caller import current_caller
-from gateway.embeddings import ENCODER_TAG, Embedded, vectors_reply
+from gateway.embedding_desk import EmbeddingDesk
+from gateway.embeddings import Embedded, vectors_reply
+from gateway.ollama.mapping import kept_alive
 from gateway.ollama.schemas import EmbedBody, EmbeddingsBody
-from gateway.ollama.service import find, read_body
+from gateway.ollama.service import ModelNotFound, read_body
 from gateway.ollama.times import nanoseconds
 from gateway.services import Services
 from gateway.streaming import until_client_leaves
-from specialists.errors import RequestRejected
+from specialists.errors import UnknownSpecialist
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingEndpoints:
     services: Services
+    desk: EmbeddingDesk
 
     async def embed(self, request: Request) -> Response:
         """A vector for each text, in their order."""
         self.services.lifecycle.require_serving()
         begun = self.services.clock()
         body = await read_body(request, EmbedBody)
-        found = await self._embed(request, body.model, body.input, body.dimensions, may_truncate=body.truncate)
+        found = await self._embed(request, body, body.input, body.dimensions, may_truncate=body.truncate)
         return vectors_reply(
             {
                 "model": body.model,
                 "embeddings": [vector.tolist() for vector in found.vectors],
                 "total_duration": nanoseconds(self.services.clock() - begun),
-                "load_duration": 0,
+                "load_duration": nanoseconds(found.load_seconds),
                 "prompt_eval_count": found.num_tokens,
                 "coe": {"truncated": list(found.truncated)},
             }
@@ -42,16 +45,24 @@ class EmbeddingEndpoints:
         self.services.lifecycle.require_serving()
         body = await read_body(request, EmbeddingsBody)
         texts = [body.prompt] if body.prompt else []
-        found = await self._embed(request, body.model, texts, None, may_truncate=True)
+        found = await self._embed(request, body, texts, None, may_truncate=True)
         return vectors_reply({"embedding": found.vectors[0].tolist() if found.vectors else []})
 
     async def _embed(
-        self, request: Request, model: str, texts: Sequence[str], dimensions: int | None, *, may_truncate: bool
+        self,
+        request: Request,
+        body: EmbedBody | EmbeddingsBody,
+        texts: Sequence[str],
+        dimensions: int | None,
+        *,
+        may_truncate: bool,
     ) -> Embedded:
-        if not self.services.embeddings.serves(model):
-            tag = find(self.services, model).tag
-            raise RequestRejected(f"'{tag}' makes no embeddings; ask {ENCODER_TAG}.", param="model")
-        wanted = self.services.embeddings.embed(texts, dimensions=dimensions, may_truncate=may_truncate)
+        try:
+            model = self.desk.find(body.model)
+        except UnknownSpecialist:
+            raise ModelNotFound.named(body.model) from None
+        model = kept_alive(model, body.keep_alive) if model is not None else None
+        wanted = self.desk.embed(model, texts, dimensions=dimensions, may_truncate=may_truncate)
         found = await until_client_leaves(request.receive, wanted)
         current_caller().spend(found.num_tokens, 0)
         return found

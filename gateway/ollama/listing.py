@@ -21,7 +21,7 @@ from gateway.personas import full_name
 from gateway.services import Services
 from specialists.errors import SpecialistUnavailable
 from specialists.manifest import SpecialistManifest
-from specialists.pool.eviction import EngineState
+from specialists.pool.resident import EngineState
 from specialists.pool.status import EngineReport
 from supervisor.tokens import MAX_TOKENS
 
@@ -45,7 +45,7 @@ class ListingEndpoints:
         return JSONReply({"version": API_VERSION})
 
     async def tags(self) -> Response:
-        """Everything that can be asked: `auto`, the specialists whose weights are here, and the encoder."""
+        """Everything that can be asked: `auto`, the models whose weights are here, and the supervisor's encoder."""
         manifests = [each for each in self.services.catalogue.specialists.values() if each.unavailable is None]
         weights = await self.weights.read(manifests)
         auto = _plain_entry(AUTO_TAG, self.started, 0, _AUTO_DETAILS)
@@ -63,14 +63,15 @@ class ListingEndpoints:
             raise SpecialistUnavailable(f"Specialist '{manifest.tag}' cannot be served: {manifest.unavailable}")
         weights = (await self.weights.read([manifest]))[manifest.engine.model_path]
         parent = self._parent(manifest)
+        embeds = manifest.makes_embeddings
         said = {
-            "license": details.license_of(weights.header),
-            "modelfile": details.modelfile(manifest, parent or manifest.tag),
-            "parameters": details.parameters(manifest),
+            "license": self._license(manifest, weights),
+            "modelfile": f"FROM {manifest.tag}\n" if embeds else details.modelfile(manifest, parent or manifest.tag),
+            "parameters": "" if embeds else details.parameters(manifest),
             "template": details.template(weights.header),
             "details": details.details(weights.header, parent=parent),
             "model_info": details.model_info(weights.header) if weights.header else {},
-            "capabilities": ["completion", "tools"],
+            "capabilities": ["embedding"] if embeds else ["completion", "tools"],
             "modified_at": rfc3339(self._modified_at(manifest, weights)),
         }
         return JSONReply(said | ({"system": manifest.system} if manifest.system else {}))
@@ -100,9 +101,10 @@ class ListingEndpoints:
         self, manifest: SpecialistManifest, report: EngineReport, weights: Weights, num_sharers: int
     ) -> dict[str, Any]:
         lasts = NEVER_SECONDS if report.expires_in_seconds is None else report.expires_in_seconds
+        memory = self.services.memory_of(report)
         return self._entry(manifest, weights) | {
-            "size": report.footprint_bytes,
-            "size_vram": round(report.footprint_bytes * self.services.device_share(report.spec)),
+            "size": memory.total_bytes,
+            "size_vram": memory.device_bytes,
             "expires_at": rfc3339(self.services.unix_time() + lasts),
             "context_length": manifest.context_tokens,
             "coe": {"pinned": report.is_pinned, "engine_shared_by": num_sharers},
@@ -112,6 +114,13 @@ class ListingEndpoints:
         library = self.services.library
         persona = library.persona(manifest.tag) if library else None
         return persona.base if persona else ""
+
+    def _license(self, manifest: SpecialistManifest, weights: Weights) -> str:
+        """What a persona was given, else the weights' own."""
+        library = self.services.library
+        persona = library.persona(manifest.tag) if library else None
+        given = persona.modelfile.licenses if persona else ()
+        return "\n".join(given) or details.license_of(weights.header)
 
     def _modified_at(self, manifest: SpecialistManifest, weights: Weights) -> float:
         library = self.services.library

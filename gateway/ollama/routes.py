@@ -17,7 +17,7 @@ def ollama_routes(services: Services) -> APIRouter:
     """The routes under /api, for these services; those that change what is served only where it can change."""
     routes = APIRouter(prefix="/api")
     answers = AnswerEndpoints(services, services.chat_service())
-    embedding = EmbeddingEndpoints(services)
+    embedding = EmbeddingEndpoints(services, services.embedding_desk())
     listing = ListingEndpoints(services, started=services.unix_time())
     routes.add_api_route("/chat", answers.chat, methods=["POST"])
     routes.add_api_route("/generate", answers.generate, methods=["POST"])

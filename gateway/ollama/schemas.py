@@ -40,6 +40,11 @@ def _no_images(value: object) -> None:
         raise unsupported("An image", "send text only")
 
 
+def _no_pictures(value: object) -> None:
+    if value:
+        raise unsupported("Making a picture", "leave it out")
+
+
 def _no_template(value: object) -> None:
     if value:
         raise unsupported("A template", "leave it out, or send a finished prompt with raw set to true")
@@ -194,6 +199,9 @@ class GenerateBody(Generating):
     suffix: Annotated[None, BeforeValidator(_no_suffix)] = None
     template: Annotated[None, BeforeValidator(_no_template)] = None
     context: Annotated[None, BeforeValidator(_no_context)] = None
+    width: Annotated[None, BeforeValidator(_no_pictures)] = None
+    height: Annotated[None, BeforeValidator(_no_pictures)] = None
+    steps: Annotated[None, BeforeValidator(_no_pictures)] = None
     images: Annotated[None, BeforeValidator(_no_images)] = None
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.chat import require_answers
 from gateway.errors import ErrorTable, GatewayError, MalformedBody, NotAllowed
 from gateway.limits import parse_json
 from gateway.ollama.lines import NDJSON, line
@@ -50,6 +51,13 @@ def find(services: Services, name: str) -> SpecialistManifest:
         return catalogue.resolve(catalogue.default if catalogue.is_auto(name) else name)
     except UnknownSpecialist:
         raise ModelNotFound.named(name) from None
+
+
+def find_answering(services: Services, name: str) -> SpecialistManifest:
+    """The same, unless it makes embeddings. Raises ModelNotFound or RequestRejected."""
+    found = find(services, name)
+    require_answers(found)
+    return found
 
 
 def require_management(services: Services) -> None:

@@ -1,4 +1,4 @@
-"""/v1/embeddings: vectors from the supervisor's encoder, in OpenAI's form.
+"""/v1/embeddings: vectors in OpenAI's form, by whoever makes them.
 
 Token ids are refused: clients that send them have counted in another vocabulary, and the vectors would mean nothing.
 """
@@ -13,13 +13,13 @@ from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from gateway.caller import current_caller
-from gateway.embeddings import ENCODER_TAG, Embedded, Vector, vectors_reply
+from gateway.embedding_desk import EmbeddingDesk
+from gateway.embeddings import Embedded, Vector, vectors_reply
 from gateway.limits import parse_json
 from gateway.openai.schemas import MAX_MODEL_CHARACTERS
 from gateway.openai.strict import Strict, invalid, unsupported, wrong_type
 from gateway.services import Services
 from gateway.streaming import until_client_leaves
-from specialists.errors import RequestRejected
 
 
 def _texts(value: object) -> object:
@@ -48,31 +48,24 @@ class EmbeddingsBody(Strict):
 def embedding_routes(services: Services) -> APIRouter:
     """The route under /v1, for these services."""
     routes = APIRouter(prefix="/v1")
-    routes.add_api_route("/embeddings", _Endpoint(services).embeddings, methods=["POST"])
+    endpoint = _Endpoint(services, services.embedding_desk())
+    routes.add_api_route("/embeddings", endpoint.embeddings, methods=["POST"])
     return routes
 
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
     services: Services
+    desk: EmbeddingDesk
 
     async def embeddings(self, request: Request) -> Response:
         """A vector for each text, in their order."""
         self.services.lifecycle.require_serving()
         body = EmbeddingsBody.model_validate(parse_json(await request.body()))
-        if not self.services.embeddings.serves(body.model):
-            self._refuse(body.model)
-        wanted = self.services.embeddings.embed(body.input, dimensions=body.dimensions)
+        wanted = self.desk.embed(self.desk.find(body.model), body.input, dimensions=body.dimensions)
         found = await until_client_leaves(request.receive, wanted)
         current_caller().spend(found.num_tokens, 0)
         return vectors_reply(_reply(found, body))
-
-    def _refuse(self, model: str) -> None:
-        """Raises UnknownSpecialist for a name that is not served, RequestRejected for one that makes no embeddings."""
-        catalogue = self.services.catalogue
-        if not catalogue.is_auto(model):
-            catalogue.resolve(model)
-        raise RequestRejected(f"'{model}' makes no embeddings; ask {ENCODER_TAG}.", param="model")
 
 
 def _reply(found: Embedded, body: EmbeddingsBody) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def _wishes(body: SamplingFields) -> SamplingWishes:
 
 
 def to_chat_request(body: ChatCompletionBody) -> ChatRequest:
-    """max_completion_tokens is the newer name and wins; a missing content is an empty one.
+    """max_completion_tokens is the newer name and wins; an answer of the assistant's may have been a refusal.
 
     Raises RequestRejected on tools, calls and results that do not belong together.
     """
@@ -58,7 +58,7 @@ def to_chat_request(body: ChatCompletionBody) -> ChatRequest:
 def _message_of(message: ChatMessage) -> Message:
     return Message(
         role=message.role,
-        content=message.content or "",
+        content=message.content or message.refusal,
         tool_calls=tuple(call.as_call() for call in message.tool_calls),
         tool_call_id=message.tool_call_id,
     )

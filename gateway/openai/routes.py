@@ -26,39 +26,34 @@ from gateway.openai.mapping import (
     to_chat_request,
     to_completion_request,
 )
+from gateway.openai.models import add_model_routes
 from gateway.openai.responses.routes import add_response_routes
 from gateway.openai.schemas import ChatCompletionBody, CompletionBody
 from gateway.openai.streams import event_stream
 from gateway.openai.strict import Strict
+from gateway.resuming.desk import StreamDesk
 from gateway.services import Services
 from gateway.streaming import until_client_leaves
-from specialists.manifest import SpecialistManifest
 
 Body = TypeVar("Body", bound=Strict)
 
-OWNER = "college-of-experts"
-AUTO = "auto"
 
-
-def openai_routes(services: Services) -> APIRouter:
-    """The routes under /v1, for these services."""
+def openai_routes(services: Services, streams: StreamDesk) -> APIRouter:
+    """The routes under /v1, for these services; `streams` are those that can be resumed."""
     routes = APIRouter(prefix="/v1")
-    endpoints = _Endpoints(services, services.chat_service(), created=int(services.unix_time()))
+    endpoints = _Endpoints(services, services.chat_service(), streams)
     routes.add_api_route("/chat/completions", endpoints.chat_completions, methods=["POST"])
     routes.add_api_route("/completions", endpoints.completions, methods=["POST"])
-    add_response_routes(routes, services, endpoints.chat)
-    routes.add_api_route("/models", endpoints.models, methods=["GET"])
-    routes.add_api_route("/models/{model:path}", endpoints.model, methods=["GET"])
+    add_response_routes(routes, services, endpoints.chat, streams)
+    add_model_routes(routes, services)
     return routes
 
 
 @dataclass(frozen=True, slots=True)
 class _Endpoints:
-    """`created` dates the models: clients expect it, and a gateway knows no better date than its own start."""
-
     services: Services
     chat: ChatService
-    created: int
+    streams: StreamDesk
 
     async def chat_completions(self, request: Request) -> Response:
         """Answer a conversation, whole or as a stream of chunks."""
@@ -69,7 +64,7 @@ class _Endpoints:
             encoder = ChatChunkEncoder(
                 heading, answer, n=body.n, include_usage=body.include_usage, errors=error_table(request)
             )
-            return event_stream(self.services, answer, encoder)
+            return event_stream(request, self.services, self.streams, answer, encoder, id=heading.id)
         choices = await _collect(request, answer)
         return JSONReply(chat_completion(heading, answer, choices), headers=answer_headers(answer))
 
@@ -83,42 +78,15 @@ class _Endpoints:
             encoder = CompletionChunkEncoder(
                 heading, answer, wanted, include_usage=body.include_usage, errors=error_table(request)
             )
-            return event_stream(self.services, answer, encoder)
+            return event_stream(request, self.services, self.streams, answer, encoder, id=heading.id)
         choices = await _collect(request, answer)
         return JSONReply(text_completion(heading, answer, wanted, choices), headers=answer_headers(answer))
-
-    async def models(self) -> Response:
-        """Every specialist, and `auto`, which chooses among them."""
-        catalogue = self.services.catalogue
-        listed = [self._auto(), *(self._model(manifest) for manifest in catalogue.specialists.values())]
-        return JSONReply({"object": "list", "data": listed})
-
-    async def model(self, model: str) -> Response:
-        """One specialist, or `auto` under any of its names."""
-        catalogue = self.services.catalogue
-        if catalogue.is_auto(model):
-            return JSONReply(self._auto() | {"id": model})
-        return JSONReply(self._model(catalogue.resolve(model)))
 
     async def _open(self, request: Request, wanted: Any, prefix: str) -> tuple[Heading, Answer]:
         id = f"{prefix}-{self.services.new_id()}"
         answer = await self.chat.open(wanted, request_id=id)
         request.state.specialist = answer.manifest.tag
         return Heading(id=id, created=int(self.services.unix_time()), model=answer.manifest.tag), answer
-
-    def _auto(self) -> dict[str, Any]:
-        coe = {"available": True, "default": self.services.catalogue.default}
-        return {"id": AUTO, "object": "model", "created": self.created, "owned_by": OWNER, "coe": coe}
-
-    def _model(self, manifest: SpecialistManifest) -> dict[str, Any]:
-        coe: dict[str, Any] = {
-            "available": manifest.unavailable is None,
-            "domains": list(manifest.domains),
-            "context_tokens": manifest.context_tokens,
-        }
-        if manifest.unavailable is not None:
-            coe["reason"] = manifest.unavailable
-        return {"id": manifest.tag, "object": "model", "created": self.created, "owned_by": OWNER, "coe": coe}
 
 
 async def _read(request: Request, schema: type[Body]) -> Body:

@@ -62,9 +62,14 @@ def _refuse_sound(value: object) -> None:
         raise unsupported("A modality other than text", "ask for ['text'], or leave the field out")
 
 
+def _refuse_even_empty(value: object, info: ValidationInfo) -> None:
+    raise unsupported(f"The field '{info.field_name}'", "leave it out")
+
+
 TokenCount = Annotated[int, BeforeValidator(_clamp_huge), Field(ge=1)]
 Number = Annotated[float, BeforeValidator(_finite)]
 Refused = Annotated[None, BeforeValidator(_refuse)]
+RefusedEvenEmpty = Annotated[None, BeforeValidator(_refuse_even_empty)]
 Superseded = Annotated[None, BeforeValidator(_refuse_old)]
 
 
@@ -156,6 +161,7 @@ class ChatMessage(Strict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = Field(default=None, validate_default=True)
 
+    refusal: str = ""
     tool_calls: ToolCalls = Field(default_factory=list)
     tool_call_id: Annotated[str, Field(max_length=MAX_CALL_ID_CHARACTERS)] = ""
     function_call: Superseded = None
@@ -276,6 +282,8 @@ class ChatCompletionBody(SamplingFields):
     function_call: Superseded = None
     audio: Refused = None
     modalities: Annotated[None, BeforeValidator(_refuse_sound)] = None
+    moderation: Refused = None
+    web_search_options: RefusedEvenEmpty = None
 
     @field_validator("top_logprobs")
     @classmethod

@@ -204,10 +204,17 @@ class GatewayStatus(Described):
     default: str
     draining: bool
     in_flight: int
+    encoders: list[JSON]
     notes: JSON
     pool: JSON
     frames: list[JSON]
     loops: Any
+
+
+class StreamDeleted(Described):
+    id: str
+    object: str
+    deleted: bool
 
 
 class FramesChecked(Described):

@@ -109,7 +109,7 @@ def _operation(route: APIRoute, method: str, names: Mapping[Any, Object]) -> Obj
     }
     if route.path_format not in OPEN:
         said["security"] = [{"bearer": []}, {"header": []}, {}]
-    if parameters := _parameters(route.path_format):
+    if parameters := _parameters(route.path_format, told):
         said["parameters"] = parameters
     if told.body is not None:
         required = not told.body_may_be_missing
@@ -133,10 +133,14 @@ def _refusals(path: str, names: Mapping[Any, Object], *, has_body: bool) -> Obje
     return {"4XX": refused, "5XX": refused}
 
 
-def _parameters(path: str) -> list[Object]:
+def _parameters(path: str, told: Operation) -> list[Object]:
     names = re.findall(r"\{(\w+)\}", path)
     schema = {"type": "string", "minLength": 1, "maxLength": 256}
-    return [{"name": name, "in": "path", "required": True, "schema": schema} for name in names]
+    needed = [{"name": name, "in": "path", "required": True, "schema": schema} for name in names]
+    return needed + [
+        {"name": each.name, "in": each.place, "description": each.description, "schema": each.schema}
+        for each in told.parameters
+    ]
 
 
 def _schemas() -> tuple[Mapping[Any, Object], Object]:

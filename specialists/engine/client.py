@@ -7,6 +7,7 @@ outstanding it is taken for hung and killed.
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -15,12 +16,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
-from specialists.engine.client_inbox import EventStream, Questions, error_of
+from specialists.engine.client_inbox import EventStream, Questions, VectorInbox, error_of, receive_frame
 from specialists.engine.messages import (
-    HEADER,
     MAX_FRAME_BYTES,
     Abort,
     CheckFrame,
+    Embed,
     Event,
     Failed,
     FrameChecked,
@@ -36,12 +37,12 @@ from specialists.engine.messages import (
     Ready,
     Resume,
     Submit,
+    TextEmbedded,
     ToEngine,
-    decode_from_engine,
     encode_frame,
 )
 from specialists.engine.order import load_order
-from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus, FrameReport, MorphReport
+from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus, FrameReport, MorphReport, TextVector
 from specialists.errors import (
     LoadKilled,
     LoadTimeout,
@@ -80,6 +81,8 @@ class EngineClient:
         self._command = tuple(command)
         self._streams: dict[str, EventStream] = {}
         self._questions = Questions()
+        self._inboxes: dict[str, VectorInbox] = {}
+        self._inbox_ids = itertools.count(1)
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -127,6 +130,24 @@ class EngineClient:
             del self._streams[request.id]
             if not is_over:
                 self._send(Abort(request.id))
+
+    async def embed(self, texts: Sequence[str], *, may_truncate: bool) -> list[TextVector]:
+        """See `protocol.Engine.embed`."""
+        if self._spec.pooling is None:
+            raise ValueError("this engine generates and makes no embeddings")
+        if not texts:
+            return []
+        self._expect_work()
+        id = f"embed-{next(self._inbox_ids)}"
+        inbox = self._inboxes[id] = VectorInbox(len(texts))
+        self._send(Embed(id, tuple(texts), may_truncate))
+        try:
+            return await inbox.all
+        except asyncio.CancelledError:
+            self._send(Abort(id))
+            raise
+        finally:
+            del self._inboxes[id]
 
     async def morph(self, name: str) -> MorphReport:
         """See `protocol.Engine.morph`."""
@@ -185,7 +206,7 @@ class EngineClient:
         while True:
             try:
                 async with asyncio.timeout(self._load_stall_seconds):
-                    messages = await _receive(reader)
+                    messages = await receive_frame(reader)
             except TimeoutError:
                 name, stall = self._spec.model_path.name, self._load_stall_seconds
                 raise LoadTimeout(f"Loading {name} made no progress for {stall:g} s.") from None
@@ -218,24 +239,27 @@ class EngineClient:
     # ── messages ─────────────────────────────────────────────────────────────
 
     def _open_stream(self, request: GenerationRequest) -> EventStream:
-        if self._failure is not None or self._writer is None:
-            raise self._failure or WorkerLost("The specialist's engine is not running.")
+        if self._spec.pooling is not None:
+            raise ValueError("this engine makes embeddings and generates nothing")
         if request.id in self._streams:
             raise ValueError(f"request id {request.id!r} is already in use")
-        if not self._is_awaited():
-            self._last_heard = asyncio.get_running_loop().time()
+        self._expect_work()
         stream = self._streams[request.id] = EventStream()
         self._send(Submit(request))
         return stream
 
     async def _ask(self, question: Morph | CheckFrame) -> FromEngine:
+        self._expect_work()
+        answer = self._questions.expect()
+        self._send(question)
+        return await answer
+
+    def _expect_work(self) -> None:
+        """Before something is asked: an idle engine's silence counts from now. Raises why none can be asked."""
         if self._failure is not None or self._writer is None:
             raise self._failure or WorkerLost("The specialist's engine is not running.")
         if not self._is_awaited():
             self._last_heard = asyncio.get_running_loop().time()
-        answer = self._questions.expect()
-        self._send(question)
-        return await answer
 
     def _send(self, message: ToEngine) -> None:
         if self._writer is not None and not self._writer.is_closing():
@@ -244,7 +268,7 @@ class EngineClient:
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Hand out what the engine says until it says no more."""
         try:
-            while (messages := await _receive(reader)) is not None:
+            while (messages := await receive_frame(reader)) is not None:
                 self._last_heard = asyncio.get_running_loop().time()
                 for message in messages:
                     self._dispatch(message)
@@ -264,8 +288,12 @@ class EngineClient:
                     stream.put(event)
                     self._pause_if_full(id, stream)
             case Failed(id, code, text, param):
-                if (stream := self._streams.get(id)) is not None:
-                    stream.fail(error_of(code, text, param))
+                waiting = self._streams.get(id) or self._inboxes.get(id)
+                if waiting is not None:
+                    waiting.fail(error_of(code, text, param))
+            case TextEmbedded():
+                if (inbox := self._inboxes.get(message.id)) is not None:
+                    inbox.put(message)
             case Heartbeat():
                 self._status = EngineStatus(
                     running=message.running,
@@ -308,21 +336,12 @@ class EngineClient:
 
     def _is_awaited(self) -> bool:
         """Whether the engine has something to do for somebody who can take it."""
-        return bool(self._questions) or any(not stream.is_paused for stream in self._streams.values())
+        return bool(self._questions or self._inboxes) or any(not stream.is_paused for stream in self._streams.values())
 
     def _fail_all(self, error: SpecialistError) -> None:
         self._failure = self._failure or error
         self._questions.fail_all(self._failure)
         for stream in self._streams.values():
             stream.fail(self._failure)
-
-
-async def _receive(reader: asyncio.StreamReader) -> list[FromEngine] | None:
-    """One frame's messages; None at the end of the stream."""
-    try:
-        (size,) = HEADER.unpack(await reader.readexactly(HEADER.size))
-        if size > MAX_FRAME_BYTES:
-            raise msgspec.DecodeError(f"a frame of {size} bytes")
-        return decode_from_engine(await reader.readexactly(size))
-    except (asyncio.IncompleteReadError, ConnectionResetError):
-        return None
+        for inbox in self._inboxes.values():
+            inbox.fail(self._failure)

@@ -1,12 +1,16 @@
-"""What an engine said and nobody has taken yet: events by request, and answers to questions.
+"""What an engine said and nobody has taken yet: events by request, vectors, and answers to questions.
 
-Plain containers for one event loop; who reads and writes the socket is `client`.
+For one event loop; who reads and writes the socket is `client`.
 """
 
 import asyncio
 from collections import deque
 
-from specialists.engine.messages import FromEngine
+import msgspec
+import numpy as np
+
+from specialists.engine.messages import HEADER, MAX_FRAME_BYTES, FromEngine, TextEmbedded, decode_from_engine
+from specialists.engine.protocol import TextVector
 from specialists.errors import (
     ContextOverflow,
     GenerationFailed,
@@ -81,6 +85,28 @@ class Questions:
             self.fail(error)
 
 
+class VectorInbox:
+    """The vectors of one request's texts; `all` is over once those of all `num_texts` have come, or it has failed."""
+
+    def __init__(self, num_texts: int) -> None:
+        self.all: asyncio.Future[list[TextVector]] = asyncio.get_running_loop().create_future()
+        self._num_texts = num_texts
+        self._vectors: dict[int, TextVector] = {}
+
+    def put(self, message: TextEmbedded) -> None:
+        self._vectors[message.index] = TextVector(
+            vector=np.frombuffer(message.vector, dtype="<f4").astype(np.float32),
+            num_tokens=message.num_tokens,
+            is_truncated=message.is_truncated,
+        )
+        if len(self._vectors) == self._num_texts and not self.all.done():
+            self.all.set_result([self._vectors[index] for index in range(self._num_texts)])
+
+    def fail(self, error: SpecialistError) -> None:
+        if not self.all.done():
+            self.all.set_exception(error)
+
+
 def error_of(code: str, text: str, param: str | None) -> SpecialistError:
     """The typed error that an engine's `Failed` stands for."""
     match code:
@@ -92,3 +118,14 @@ def error_of(code: str, text: str, param: str | None) -> SpecialistError:
             return RequestRejected(text, param=param)
         case _:
             return GenerationFailed(text)
+
+
+async def receive_frame(reader: asyncio.StreamReader) -> list[FromEngine] | None:
+    """One frame's messages; None at the end of the stream. Raises msgspec.DecodeError."""
+    try:
+        (size,) = HEADER.unpack(await reader.readexactly(HEADER.size))
+        if size > MAX_FRAME_BYTES:
+            raise msgspec.DecodeError(f"a frame of {size} bytes")
+        return decode_from_engine(await reader.readexactly(size))
+    except (asyncio.IncompleteReadError, ConnectionResetError):
+        return None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from specialists.engine.llama import LlamaLog
+from specialists.engine.llama import Context, LlamaLog
 from specialists.engine.llama.allocation import AllocationsUnknown, allocations
 from specialists.engine.loading import context_params, load_dry, read_family
 from specialists.engine.messages import DryRun, DryRunFailed, Load, PlannedBuffer
@@ -32,10 +32,20 @@ def run(order: Load, log: LlamaLog) -> DryRun:
     if family is None:
         buffers = _mapped(buffers, read_header(Path(order.model_path)).tensor_bytes)
     size = model.vocabulary.size
+    output_bytes = _num_copied_rows(order, context) * size * _F32_BYTES
     context.close()
     model.close()
-    # One row of logits for each Sequence is copied out, which llama.cpp's sum leaves out.
-    return DryRun(buffers=tuple(buffers), output_bytes=order.parallel * size * _F32_BYTES, vocabulary_size=size)
+    return DryRun(buffers=tuple(buffers), output_bytes=output_bytes, vocabulary_size=size)
+
+
+def _num_copied_rows(order: Load, context: Context) -> int:
+    """Rows of logits that are copied out, which llama.cpp's sum leaves out: one for each Sequence.
+
+    Embeddings have them copied for every token, nobody wants them, by models that have any: those with a cache.
+    """
+    if order.pooling is None:
+        return order.parallel
+    return context.params.batch_tokens if context.has_cache else 0
 
 
 def _mapped(buffers: list[PlannedBuffer], file_bytes: int) -> list[PlannedBuffer]:

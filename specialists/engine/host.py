@@ -17,18 +17,18 @@ from typing import NamedTuple
 import msgspec
 
 from specialists.engine.chat_template import ChatTemplate
+from specialists.engine.connection import Connection
+from specialists.engine.embedding_host import load_text_encoder, serve_embeddings
 from specialists.engine.engine import Engine
 from specialists.engine.frame_service import FrameService
 from specialists.engine.kv_cache import KVCache
 from specialists.engine.llama import LlamaLog, Vocabulary, computes_on_gpu
 from specialists.engine.loading import context_params, load_weights, read_family
 from specialists.engine.messages import (
-    HEADER,
-    MAX_FRAME_BYTES,
     Abort,
     CheckFrame,
+    Embed,
     Failed,
-    FromEngine,
     Heartbeat,
     Load,
     LoadFailed,
@@ -39,9 +39,6 @@ from specialists.engine.messages import (
     Ready,
     Resume,
     Submit,
-    ToEngine,
-    decode_to_engine,
-    encode_frame,
 )
 from specialists.engine.outbox import Outbox
 from specialists.engine.parking import ParkingLot
@@ -60,31 +57,6 @@ FALLBACK_TEMPLATE = (  # for base models, whose files carry no template
 Command = Sequence | Abort | Pause | Resume | Morph | CheckFrame
 
 
-class Connection:
-    """Frames over a blocking socket; writing is shared by both threads."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._reader = sock.makefile("rb")
-        self._write_lock = threading.Lock()
-
-    def send(self, *messages: FromEngine) -> None:
-        frame = encode_frame(messages)
-        with self._write_lock:
-            self._sock.sendall(frame)
-
-    def receive(self) -> list[ToEngine] | None:
-        """The next frame's messages; None when the parent has gone. Raises msgspec.DecodeError on nonsense."""
-        header = self._reader.read(HEADER.size)
-        if len(header) < HEADER.size:
-            return None
-        (size,) = HEADER.unpack(header)
-        if size > MAX_FRAME_BYTES:
-            raise msgspec.DecodeError(f"a frame of {size} bytes is larger than {MAX_FRAME_BYTES} bytes")
-        body = self._reader.read(size)
-        return decode_to_engine(body) if len(body) == size else None
-
-
 def serve(sock: socket.socket, *, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
     """Run until the parent closes the socket. Ends the process itself, as threads inside llama.cpp cannot be joined."""
     connection = Connection(sock)
@@ -92,6 +64,9 @@ def serve(sock: socket.socket, *, log: Callable[[str], None], clock: Callable[[]
     if not first or not isinstance(first[0], Load):
         return
     try:
+        if first[0].pooling is not None:
+            _serve_embeddings(first[0], connection, log, clock)
+            return
         parts = _load(first[0], connection, log, clock)
     except SpecialistUnavailable as error:
         connection.send(LoadFailed(str(error), isinstance(error, ModelTooLarge)))
@@ -100,6 +75,15 @@ def serve(sock: socket.socket, *, log: Callable[[str], None], clock: Callable[[]
     threading.Thread(target=_Loop(parts, commands, connection, clock).run, daemon=True).start()
     _read_commands(connection, parts, commands)
     os._exit(0)
+
+
+def _serve_embeddings(
+    order: Load, connection: Connection, log: Callable[[str], None], clock: Callable[[], float]
+) -> None:
+    report = _thinned(lambda share: connection.send(LoadProgress(share)))
+    encoder, ready = load_text_encoder(order, on_progress=report, log=LlamaLog(log), clock=clock)
+    connection.send(ready)
+    serve_embeddings(encoder, connection)
 
 
 class _Parts(NamedTuple):
@@ -186,8 +170,8 @@ def _read_commands(connection: Connection, parts: _Parts, commands: "queue.Simpl
                     parts.frame.read_ahead(name)
                 case Abort() | Pause() | Resume() | Morph() | CheckFrame():
                     commands.put(message)
-                case Load():
-                    raise msgspec.DecodeError("a second Load message")
+                case Load() | Embed():
+                    raise msgspec.DecodeError(f"an unexpected {type(message).__name__} message")
 
 
 class _Loop:

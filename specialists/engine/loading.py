@@ -12,6 +12,7 @@ from specialists.engine.frame_loading import LoadedFrame, load_frame, write_trun
 from specialists.engine.llama import ContextParams, LlamaLog, Model, computes_on_gpu
 from specialists.engine.llama.virtual_file import can_open
 from specialists.engine.messages import Load
+from specialists.engine.protocol import Pooling
 from specialists.errors import SpecialistUnavailable
 from specialists.expert_mask import MaskError
 from specialists.family import Family, read_masked_family, read_standalone_family
@@ -20,6 +21,7 @@ from specialists.gguf_plan import GgufPlan
 from specialists.tensor_digests import DigestError
 
 BATCH_TOKENS = 512
+TEXTS_AT_ONCE = 16
 
 OnProgress = Callable[[float], None]
 
@@ -86,6 +88,8 @@ def write_hollow(plan: GgufPlan, path: Path) -> None:
 
 def context_params(order: Load, *, window_tokens: int) -> ContextParams:
     """The sizes of an engine's context; `window_tokens` is the model's sliding window, 0 without one."""
+    if order.pooling is not None:
+        return _embedding_params(order, order.pooling)
     return ContextParams(
         num_cells=order.context_tokens * order.parallel,
         max_sequences=order.parallel,
@@ -95,4 +99,18 @@ def context_params(order: Load, *, window_tokens: int) -> ContextParams:
         batch_tokens=BATCH_TOKENS,
         max_outputs=order.parallel + SCORED_TOKENS,
         threads=order.threads,
+        cache_type=order.cache_type,
+    )
+
+
+def _embedding_params(order: Load, pooling: Pooling) -> ContextParams:
+    """A text has to be computed in one go: what sees it in both directions cannot do otherwise, and a mean over parts
+    would be none."""
+    num_tokens = max(BATCH_TOKENS, order.context_tokens)
+    return ContextParams(
+        num_cells=num_tokens,
+        max_sequences=TEXTS_AT_ONCE,
+        batch_tokens=num_tokens,
+        threads=order.threads,
+        pooling=pooling,
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from specialists.engine.protocol import FrameReport, MorphReport
+from specialists.engine.protocol import CacheType, FrameReport, MorphReport, Pooling
 from specialists.request import GenerationEvent, GenerationRequest
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -43,6 +43,8 @@ class Load(Struct, frozen=True, tag="load", kw_only=True):
     serving: str = ""
     parking_bytes: int = 0
     cpu_expert_layers: int = 0
+    pooling: Pooling | None = None
+    cache_type: CacheType = CacheType.F16
 
 
 class Submit(Struct, frozen=True, tag="submit"):
@@ -84,7 +86,15 @@ class CheckFrame(Struct, frozen=True, tag="check_frame"):
     seed: int
 
 
-ToEngine = Load | Submit | Abort | Pause | Resume | Morph | ReadAhead | CheckFrame
+class Embed(Struct, frozen=True, tag="embed"):
+    """Make a vector of each text; answered by a TextEmbedded for each in any order, or by one Failed."""
+
+    id: str
+    texts: tuple[str, ...]
+    may_truncate: bool
+
+
+ToEngine = Load | Submit | Abort | Pause | Resume | Morph | ReadAhead | CheckFrame | Embed
 
 # ── engine → parent ──────────────────────────────────────────────────────────
 
@@ -155,7 +165,28 @@ class FrameChecked(Struct, frozen=True, tag="frame_checked"):
     report: FrameReport | None
 
 
-FromEngine = LoadProgress | Ready | LoadFailed | Event | Failed | Heartbeat | Morphed | MorphRefused | FrameChecked
+class TextEmbedded(Struct, frozen=True, tag="text_embedded"):
+    """One text's vector: little-endian float32, one after the other. The rest is as in `protocol.TextVector`."""
+
+    id: str
+    index: int
+    vector: bytes
+    num_tokens: int
+    is_truncated: bool
+
+
+FromEngine = (
+    LoadProgress
+    | Ready
+    | LoadFailed
+    | Event
+    | Failed
+    | Heartbeat
+    | Morphed
+    | MorphRefused
+    | FrameChecked
+    | TextEmbedded
+)
 
 # ── a dry run's answer ───────────────────────────────────────────────────────
 

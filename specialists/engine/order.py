@@ -3,7 +3,7 @@
 import os
 
 from specialists.engine.messages import Load, Member
-from specialists.engine.protocol import EngineSpec, FamilyMember
+from specialists.engine.protocol import CacheType, EngineSpec, FamilyMember
 
 
 def load_order(spec: EngineSpec, *, serving: str = "") -> Load:
@@ -19,6 +19,8 @@ def load_order(spec: EngineSpec, *, serving: str = "") -> Load:
         serving=(serving or spec.family[0].name) if spec.family else "",
         parking_bytes=spec.parking_bytes,
         cpu_expert_layers=spec.cpu_expert_layers,
+        cache_type=spec.cache_type or CacheType.F16,
+        pooling=spec.pooling,
     )
 
 

@@ -4,12 +4,32 @@
 OpenAI-compatible server is the second. Everything that crosses is plain data.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from specialists.request import GenerationEvent, GenerationRequest
+
+
+class Pooling(StrEnum):
+    """How the vectors of a text's tokens become one, the text's own."""
+
+    MEAN = "mean"  # their average
+    CLS = "cls"  # the first one's
+    LAST = "last"  # the last one's
+
+
+class CacheType(StrEnum):
+    """What keys and values are kept in; smaller ones save memory and cost a little accuracy."""
+
+    F16 = "f16"
+    Q8_0 = "q8_0"
+    Q4_0 = "q4_0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +54,8 @@ class EngineSpec:
     the same. With a `family` the engine is a frame that serves one of its members at a time;
     `model_path` is then their parent, or the first member's own file. `parking_bytes` is how much host memory it may
     take for conversations that had to leave the cache. `replica` numbers equal frames of one family, which are loaded
-    beside each other.
+    beside each other. With a `pooling` the engine makes embeddings and generates nothing, and `context_tokens` bounds
+    one text. `cache_type` is of keys and values, None as whoever loads it has it by default.
     """
 
     model_path: Path
@@ -47,6 +68,17 @@ class EngineSpec:
     parking_bytes: int = 0
     cpu_expert_layers: int = 0
     replica: int = 0
+    pooling: Pooling | None = None
+    cache_type: CacheType | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextVector:
+    """`vector` is float32 (width,) and of length 1; `num_tokens` were read of its text, all unless `is_truncated`."""
+
+    vector: NDArray[np.float32]
+    num_tokens: int
+    is_truncated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +153,14 @@ class Engine(Protocol):
         """Yield Started, Tokens… and Finished; closing the iterator early aborts the generation.
 
         Raises RequestRejected and its kinds before Started; WorkerLost or WorkerTimeout at any point.
+        """
+        ...
+
+    async def embed(self, texts: Sequence[str], *, may_truncate: bool) -> list[TextVector]:
+        """The vector of each text, in their order. Only of an engine with a `pooling`.
+
+        Raises ContextOverflow for a text that is too long and may not be cut, RequestRejected for one without tokens,
+        GenerationFailed, WorkerLost or WorkerTimeout.
         """
         ...
 

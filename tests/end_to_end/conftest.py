@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -69,6 +70,7 @@ def serve(
 
 def _await_address(process: subprocess.Popen[str], log_path: Path) -> str:
     """The address in the log, as soon as the gateway has bound it."""
+    Thread(target=process.wait, daemon=True).start()  # `tail` follows a process that ended until somebody reaps it
     follow = subprocess.Popen(
         ["tail", "--pid", str(process.pid), "-n", "+1", "-F", str(log_path)],
         stdout=subprocess.PIPE,

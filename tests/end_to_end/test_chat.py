@@ -115,10 +115,10 @@ def test_completions_continue_text_and_score_prompts(client: OpenAI, college_url
 
 
 def test_models_lists_every_tag_and_auto(client: OpenAI) -> None:
-    """Seventeen specialists and `auto`."""
+    """Seventeen specialists, `auto` and the supervisor's encoder."""
     tags = {model.id for model in client.models.list()}
     assert {"auto", MATH, "coe-smollm2-general:q4"} <= tags
-    assert len(tags) == 18
+    assert len(tags) == 19
 
 
 def test_mistakes_raise_the_sdks_own_errors(client: OpenAI) -> None:

@@ -9,6 +9,7 @@ import httpx
 
 from gateway.app import create_app
 from specialists.pool.pool import PoolSettings, SpecialistPool
+from specialists.pool.room import Room
 from tests.fakes import FakeClock, FakeEngines
 from tests.gateway.college import GENERAL, FakeCatalogue, FakePool, chat, client_of, manifest, services
 
@@ -42,8 +43,8 @@ async def whole_stack(*, keep_alive_seconds: float | None = None) -> AsyncIterat
     catalogue = FakeCatalogue(specialists={GENERAL: manifest(GENERAL, keep_alive_seconds=keep_alive_seconds)})
     made = services(FakePool(), catalogue)
     pool = SpecialistPool(
-        budget_bytes=10,
-        footprint=lambda spec: 10,
+        budget=Room(10),
+        room=lambda spec: Room(10),
         engine_factory=engines,
         observer=made.metrics,
         settings=PoolSettings(min_residency_seconds=0.0, loss_settles_seconds=0.01),

@@ -19,7 +19,7 @@ from specialists.errors import SpecialistError, UnknownSpecialist
 from specialists.manifest import SpecialistManifest
 from specialists.pool.forecast import Forecast, Ticket
 from specialists.pool.status import EngineReport, PoolStatus
-from specialists.request import GenerationRequest, SamplingParams
+from specialists.request import GenerationRequest, Prompt, SamplingParams
 from tests.fakes import FakeEngine, Script, spec_named
 
 MATH, GENERAL, BROKEN = "coe-math:q4", "coe-general:q4", "coe-broken:q4"
@@ -79,6 +79,7 @@ class FakePool:
         self._scripts = list(scripts) or [Script()]
         self.engines: list[FakeEngine] = []
         self.leased: list[str] = []
+        self.prompts: list[Prompt | None] = []  # that leases were asked for
         self.num_held = 0
         self.num_waiting = 0
         self.gate: asyncio.Event | None = None
@@ -96,10 +97,13 @@ class FakePool:
         self.frames: dict[EngineSpec, FrameReport] = {}
 
     @asynccontextmanager
-    async def acquire(self, manifest: SpecialistManifest, ticket: Ticket | None = None) -> AsyncIterator[FakeLease]:
+    async def acquire(
+        self, manifest: SpecialistManifest, ticket: Ticket | None = None, *, prompt: Prompt | None = None
+    ) -> AsyncIterator[FakeLease]:
         self.asked.set()
         if ticket is not None:
             ticket.forecast = lambda: self.forecast
+        self.prompts.append(prompt)
         self.keep_alives.append(manifest.keep_alive_seconds)
         self.num_waiting += 1
         try:

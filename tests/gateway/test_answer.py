@@ -121,6 +121,15 @@ async def test_what_can_be_refused_at_once_is(fields: dict[str, Any], error: typ
     assert not pool.asked.is_set()
 
 
+async def test_the_pool_is_told_what_will_be_asked() -> None:
+    """So that a conversation comes back to the engine that holds it."""
+    pool = FakePool()
+    answer = await opened(pool)
+    await text_of(answer)
+
+    assert pool.prompts == [answer.plan.generations[0].prompt]
+
+
 async def test_an_engine_lost_before_any_text_is_replaced_unseen() -> None:
     """The client gets the second engine's answer, whole, and no word of the first."""
     pool = FakePool(lost(), Script(pieces=("fine",)))

@@ -10,7 +10,7 @@ from gateway.memory import InvalidSetting, engine_footprint
 from gateway.settings import Settings
 from specialists.engine.protocol import EngineSpec
 from specialists.errors import CatalogueError, SpecialistUnavailable
-from specialists.pool.eviction import EngineState
+from specialists.pool.resident import EngineState
 from specialists.pool.status import EngineReport, PoolStatus
 from tests.fakes import spec_named
 from tests.gateway.college import manifest
@@ -39,13 +39,15 @@ async def test_services_hold_the_college_and_an_empty_pool(college: Path) -> Non
     assert isinstance(status, PoolStatus)
     assert (services.catalogue.name, sorted(services.catalogue.specialists)) == ("pico", ["pico:a", "pico:gone"])
     assert (status.budget_bytes, status.used_bytes, status.engines) == (2 * 1024**3, 0, ())
+    assert status.ram_budget_bytes >= int(1.2 * 2 * 1024**3)
+    assert status.ram_used_bytes == 0
     assert b"coe_budget_bytes 2.147483648e+09" in services.metrics.render()
     await services.pool.close()
 
 
 async def test_a_budget_below_the_smallest_engine_is_refused(college: Path) -> None:
     """The message holds both numbers and names the setting."""
-    with pytest.raises(InvalidSetting, match=r"COE_MEMORY_BUDGET.* 64\.0 KiB .*pico\.gguf: .* = .*MiB"):
+    with pytest.raises(InvalidSetting, match=r"COE_MEMORY_BUDGET.* 64\.0 KiB .*pico\.gguf needs .* = .*MiB"):
         build_services(Settings.model_validate({"college": college, "memory_budget": "64KiB"}))
 
 

@@ -132,6 +132,17 @@ def test_an_engine_beyond_the_budget_is_told_with_both_numbers() -> None:
     assert told(hopeless, "memory").status is Status.FAIL
 
 
+def test_an_engine_beyond_the_ram_names_that_budget() -> None:
+    """Raising the other one would be of no use."""
+    found = replace(college(entry("general:q4")), ram_budget_bytes=GIB // 2)
+    memory = told(diagnose(HEALTHY, found), "memory")
+
+    assert memory.status is Status.FAIL
+    assert "the budget of RAM is 512.0 MiB" in memory.detail
+    assert memory.mend is not None
+    assert memory.mend.startswith("raise COE_RAM_BUDGET")
+
+
 def test_the_binding_is_asked_in_a_process_of_its_own() -> None:
     """What the child says is believed; a child that crashes or says nothing is an answer, not an exception."""
     assert ask_binding(("echo", '{"version": "9", "gpu": true}')) == Binding(version="9", gpu=True)

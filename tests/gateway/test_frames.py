@@ -11,7 +11,7 @@ from specialists.expert_mask import ExpertMask
 from specialists.family import Family, masked_family
 from specialists.gguf_file import read_header
 from specialists.moe_layout import layout
-from specialists.pool.eviction import EngineState
+from specialists.pool.resident import EngineState
 from specialists.pool.status import EngineReport
 from tests.gateway.college import FakePool, client_for
 from tests.pico import PicoShape, write_pico_gemma

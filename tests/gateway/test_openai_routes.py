@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.app import create_app
+from gateway.embeddings import ENCODER_TAG
 from specialists.errors import QueueFull, WorkerLost
 from specialists.request import ChatPrompt, FinishReason, GenerationRequest, Message, TextPrompt, TokenLogprob, Tokens
 from tests.fakes import Script
@@ -182,13 +183,13 @@ async def test_a_streamed_completion_adds_up_to_the_whole_one() -> None:
 # ── models ───────────────────────────────────────────────────────────────────
 
 
-async def test_models_lists_specialists_and_auto() -> None:
+async def test_models_lists_all_that_can_be_asked() -> None:
     """Each as OpenAI's clients expect it; one that cannot be served says why."""
     async with client_for() as client:
         listed = (await client.get("/v1/models")).json()
 
     by_id = {model["id"]: model for model in listed["data"]}
-    assert list(by_id) == ["auto", GENERAL, MATH, BROKEN]
+    assert list(by_id) == ["auto", GENERAL, MATH, BROKEN, ENCODER_TAG]
     assert all(
         (model["object"], model["owned_by"]) == ("model", "college-of-experts") and isinstance(model["created"], int)
         for model in by_id.values()
@@ -197,7 +198,7 @@ async def test_models_lists_specialists_and_auto() -> None:
     assert by_id[BROKEN]["coe"]["reason"] == "its file is missing"
 
 
-@pytest.mark.parametrize("model", ["auto", MATH])
+@pytest.mark.parametrize("model", ["auto", MATH, ENCODER_TAG])
 async def test_one_model_can_be_asked_for(model: str) -> None:
     """The same object as in the list."""
     async with client_for() as client:

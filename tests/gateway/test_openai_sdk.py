@@ -133,10 +133,10 @@ class Countdown(FakePool):
         self._error = error
         self._refusals = refusals
 
-    def acquire(self, manifest: Any, ticket: Any = None) -> Any:
+    def acquire(self, manifest: Any, ticket: Any = None, *, prompt: Any = None) -> Any:
         self.num_asked += 1
         self.error = self._error if self.num_asked <= self._refusals else None
-        return super().acquire(manifest, ticket)
+        return super().acquire(manifest, ticket, prompt=prompt)
 
 
 def soon(error: SpecialistError) -> SpecialistError:

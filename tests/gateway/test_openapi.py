@@ -37,12 +37,14 @@ API_PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(e
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 ENDLESS = "/coe/live"
 SLOW = ("check", "promote")  # they compare two classifiers
-WITHOUT_A_BODY = re.compile(r"/coe/feedback/(check|promote|discard|revert)|/coe/specialists/\{tag\}/(load|unload)")
+WITHOUT_A_BODY = re.compile(
+    r"/coe/feedback/(check|promote|discard|revert)|/coe/specialists/\{tag\}/(load|unload)|/v1/responses/\{id\}/cancel"
+)
 NUM_EXAMPLES = 12
 TAGS = st.sampled_from([None, MATH, GENERAL, "auto"])
 RARELY_GRANTED = (  # where names or states must fit
     "/api/copy", "/api/create", "/api/delete", "/coe/feedback", "/coe/feedback/promote", "/coe/feedback/revert",
-    "/v1/responses/{id}", "/v1/responses/{id}/input_items",
+    "/v1/responses/{id}", "/v1/responses/{id}/cancel", "/v1/responses/{id}/input_items", "/coe/streams/{id}",
 )  # fmt: skip
 PARTS = {"role": "user", "content": [{"type": "text", "text": "b"}]}
 

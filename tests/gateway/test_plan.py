@@ -25,7 +25,9 @@ from specialists.gguf_file import read_header
 from specialists.moe_layout import layout
 from specialists.pool.budget import GIB, MIB, MemoryReading
 from specialists.pool.footprint import Basis, Footprint
+from specialists.pool.room import Room, total
 from tests.pico import PicoShape, write_pico_gemma, write_pico_llama
+from tests.pico_encoder import write_pico_bert
 
 SHAPE = PicoShape(sliding=(True, False), experts=8)
 MASKS = {"math": (0, 1, 2, 3), "law": (1, 2, 3, 4), "art": (4, 5, 6, 7)}
@@ -78,19 +80,22 @@ def moved(folder: Path, experts: int) -> int:
     return experts * sum(layer.bytes_per_expert for layer in layout(read_header(folder / "parent.gguf")).layers)
 
 
-@given(sizes=st.lists(st.integers(1, 100), max_size=7), budget=st.integers(0, 400))
-def test_the_sets_that_fit_are_the_largest(sizes: list[int], budget: int) -> None:
-    """Each fits, nothing can be added to any, and whatever fits is within one of them."""
+@given(
+    sizes=st.lists(st.builds(Room, st.integers(0, 100), st.integers(0, 100)), max_size=7),
+    budget=st.builds(Room, st.integers(0, 400), st.integers(0, 400)),
+)
+def test_the_sets_that_fit_are_the_largest(sizes: list[Room], budget: Room) -> None:
+    """Each fits both budgets, nothing can be added to any, and whatever fits is within one of them."""
     numbered = dict(enumerate(sizes))
     found = [set(chosen) for chosen in fitting_sets(numbered, budget)]
 
     for chosen in found:
-        taken = sum(numbered[each] for each in chosen)
-        assert taken <= budget
-        assert all(taken + size > budget for each, size in numbered.items() if each not in chosen)
+        taken = total(numbered[each] for each in chosen)
+        assert budget.holds(taken)
+        assert not any(budget.holds(taken + size) for each, size in numbered.items() if each not in chosen)
     for length in range(1, len(sizes) + 1):
         for each in combinations(numbered, length):
-            if sum(numbered[number] for number in each) <= budget:
+            if budget.holds(total(numbered[number] for number in each)):
                 assert any(set(each) <= chosen for chosen in found)
 
 
@@ -107,13 +112,28 @@ def test_a_swap_says_what_it_moves(folder: Path) -> None:
     assert len(swaps) == 5 * 4, "of the one that is missing there are none"
 
 
+def test_an_encoder_is_an_engine_of_the_plan(folder: Path) -> None:
+    """Its bytes count with the others'; nobody is swapped for it in a conversation."""
+    write_pico_bert(folder / "bert.gguf")
+    with (folder / "college.toml").open("a") as file:
+        file.write('[[encoder]]\ntag = "bert:q8"\nmodel = "bert.gguf"\n')
+    plan = plan_college(college(folder, "320MiB"))
+    data = plan_object(plan)
+
+    assert (data["engines"][-1]["specialists"], data["engines"][-1]["pooling"]) == (["bert:q8"], "mean")
+    assert data["engines"][-1]["charged_bytes"] == 50 * MIB
+    assert "bert.gguf, embeddings of texts up to 256 tokens" in shown(plan)
+    assert {"bert:q8"}.isdisjoint({swap.source for swap in plan.swaps} | {swap.target for swap in plan.swaps})
+    assert [entry.tag for entry in college(folder, "320MiB").entries if entry.makes_embeddings] == ["bert:q8"]
+
+
 def test_people_and_programs_are_told_the_same(folder: Path) -> None:
     """Each part of the sum with its unit, parking on a line of its own, what fits at once, and what swaps move."""
     plan = plan_college(college(folder, "320MiB"))
     text, data = shown(plan), plan_object(plan)
 
     for words in (
-        "budget 320.0 MiB",
+        "budget 320.0 MiB; of RAM, parked conversations included, ",
         "1. parent.gguf, 4096 tokens × 4 conversations",
         "serves math:q4, law:q4, art:q4",
         "100.0 MiB  weights",

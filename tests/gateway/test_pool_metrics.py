@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gateway.pool_metrics import PoolMetrics
-from specialists.engine.protocol import EngineStatus
-from specialists.pool.eviction import EngineState
+from gateway.pool_metrics import PoolMetrics, engine_name
+from specialists.engine.protocol import EngineStatus, Pooling
+from specialists.pool.resident import EngineState
 from specialists.pool.status import EngineReport, PoolStatus
 from tests.fakes import spec_named
 
@@ -40,3 +40,10 @@ def test_every_engine_has_its_gauges() -> None:
     assert 'coe_parked_sequences{engine="parent.gguf"} 2.0' in said
     assert 'coe_parked_bytes{engine="parent.gguf #2"} 0.0' in said
     assert 'coe_frame_fixed{engine="parent.gguf"} 1.0' in said
+
+
+def test_one_file_may_have_two_engines() -> None:
+    """One that generates and one that makes embeddings have names of their own."""
+    spec = spec_named("m")
+
+    assert [engine_name(each) for each in (spec, replace(spec, pooling=Pooling.CLS))] == ["m.gguf", "m.gguf (cls)"]

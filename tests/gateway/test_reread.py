@@ -10,10 +10,10 @@ import pytest
 
 from gateway.reread import CollegeReread, plan_change
 from specialists.catalogue import Catalogue
-from specialists.engine.protocol import EngineSpec, FamilyMember
+from specialists.engine.protocol import EngineSpec, FamilyMember, Pooling
 from specialists.errors import CatalogueError
 from specialists.manifest import SpecialistManifest
-from specialists.pool.eviction import EngineState
+from specialists.pool.resident import EngineState
 from specialists.pool.status import EngineReport, PoolStatus
 from tests.gateway.college import manifest
 
@@ -162,3 +162,16 @@ async def test_a_change_is_carried_out_once(tmp_path: Path) -> None:
         await asyncio.sleep(0)
 
     assert (pool.unloaded, pool.pinned, len(served)) == ([own.engine], [B.engine], 2)
+
+
+async def test_encoders_come_and_go_as_specialists_do() -> None:
+    """One that stays keeps its engine, one that is gone loses it, and a pin is kept."""
+    vectors = {name: replace(engine(name), pooling=Pooling.MEAN) for name in ("stays", "goes", "comes")}
+    stays, goes, comes = (manifest(f"{name}:q8", engine=spec, pin=True) for name, spec in vectors.items())
+    library = FakeLibrary(replace(catalogue(A), encoders=college(stays, goes)))
+    pool = RecordingPool(A.engine, stays.engine, goes.engine)
+    library.found = replace(catalogue(A), encoders=college(stays, comes))
+    await CollegeReread(library, pool, lambda _college: None)()
+    await asyncio.sleep(0)
+
+    assert (pool.unloaded, pool.pinned, pool.unpinned) == ([goes.engine], [comes.engine], [goes.engine])

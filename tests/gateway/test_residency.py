@@ -2,7 +2,7 @@
 
 import pytest
 
-from specialists.pool.eviction import EngineState
+from specialists.pool.resident import EngineState
 from specialists.pool.status import EngineReport
 from tests.fakes import spec_named
 from tests.gateway.college import BROKEN, MATH, FakePool, client_for

@@ -27,6 +27,14 @@ def test_environment_variables_carry_the_prefix(monkeypatch: pytest.MonkeyPatch)
     assert settings.temperature_policy is TemperaturePolicy.CLAMP
 
 
+def test_a_type_of_cache_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the name of the setting, and with the types that there are."""
+    monkeypatch.setenv("COE_CACHE_TYPE", "q5_1")
+
+    with pytest.raises(ValidationError, match=r"cache_type\n.*'f16', 'q8_0' or 'q4_0'"):
+        Settings()
+
+
 def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was given on the command line is what counts."""
     monkeypatch.setenv("COE_PORT", "9001")

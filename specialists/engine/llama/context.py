@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specialists.engine.llama.graph_hook import GraphHook
+from specialists.engine.protocol import CacheType, Pooling
 
 _PARTIAL_STATE = llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 
@@ -29,6 +30,7 @@ class ContextParams:
     `unified`: one pool of `num_cells` for all `max_sequences` Sequences; otherwise each has its own equal part.
     `max_outputs` is how many tokens of one decode may want logits (0: all of a batch). Scratch is reserved for their
     logits, of a large vocabulary half a gibibyte for 512 tokens, and llama.cpp ends the process when more want them.
+    With a `pooling` the context is for `embed` alone. `cache_type` is of keys and values.
     """
 
     num_cells: int
@@ -37,6 +39,8 @@ class ContextParams:
     batch_tokens: int = 512
     max_outputs: int = 0
     threads: int
+    pooling: Pooling | None = None
+    cache_type: CacheType = CacheType.F16
 
 
 class Batch:
@@ -107,6 +111,31 @@ class Context:
             raise NoCacheRoom
         if code != 0:
             raise DecodeFailed(f"llama_decode returned {code}")
+
+    @property
+    def has_cache(self) -> bool:
+        """False for an encoder, which sees a text in both directions and keeps nothing of it."""
+        return bool(self._memory)
+
+    def embed(self, batch: Batch) -> None:
+        """Compute whole texts, each a Sequence of its own, forgetting all before. Raises DecodeFailed.
+
+        llama.cpp ends the process for more tokens than `batch_tokens`.
+        """
+        if self.has_cache:
+            llama_cpp.llama_memory_clear(self._memory, False)
+            code = llama_cpp.llama_decode(self.handle, batch.native)
+        else:
+            code = llama_cpp.llama_encode(self.handle, batch.native)
+        if code != 0:
+            raise DecodeFailed(f"llama.cpp returned {code}")
+
+    def text_vector(self, sequence_id: int, *, width: int) -> NDArray[np.float32]:
+        """The pooled vector (float32, width) of a text of the last `embed`. Raises DecodeFailed."""
+        pointer = llama_cpp.llama_get_embeddings_seq(self.handle, sequence_id)
+        if not pointer:
+            raise DecodeFailed("llama.cpp made no vector")
+        return np.ctypeslib.as_array(pointer, shape=(width,)).copy()
 
     def synchronize(self) -> None:
         """Wait until all that was begun has been computed; a GPU may still be at a decode whose logits nobody read."""

@@ -12,10 +12,21 @@ from specialists.engine.llama.graph_hook import GraphHook
 from specialists.engine.llama.offload import keep_experts_in_ram
 from specialists.engine.llama.virtual_file import VirtualFile
 from specialists.engine.llama.vocabulary import Vocabulary
+from specialists.engine.protocol import CacheType, Pooling
 from specialists.errors import ModelTooLarge, SpecialistUnavailable
 from specialists.gguf_plan import GgufPlan
 
 OnProgress = Callable[[float], None]
+_POOLINGS = {
+    Pooling.MEAN: llama_cpp.LLAMA_POOLING_TYPE_MEAN,
+    Pooling.CLS: llama_cpp.LLAMA_POOLING_TYPE_CLS,
+    Pooling.LAST: llama_cpp.LLAMA_POOLING_TYPE_LAST,
+}
+_CACHE_TYPES = {
+    CacheType.F16: llama_cpp.GGML_TYPE_F16,
+    CacheType.Q8_0: llama_cpp.GGML_TYPE_Q8_0,
+    CacheType.Q4_0: llama_cpp.GGML_TYPE_Q4_0,
+}
 _OUT_OF_MEMORY_WORDS = ("failed to allocate", "unable to allocate", "out of memory", "cudaMalloc failed")
 
 
@@ -49,6 +60,7 @@ class Model:
         self._log = log  # llama.cpp calls it as long as the model lives
         self.vocabulary = Vocabulary(handle)
         self.trained_context_tokens: int = llama_cpp.llama_model_n_ctx_train(handle)
+        self.vector_width: int = llama_cpp.llama_model_n_embd_out(handle)
         self.window_tokens: int = llama_cpp.llama_model_n_swa(handle)
         self.is_recurrent: bool = llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
 
@@ -125,17 +137,32 @@ class Model:
         native.kv_unified = params.unified
         native.swa_full = False
         native.no_perf = True
+        native.type_k = native.type_v = _CACHE_TYPES[params.cache_type]
+        if params.cache_type is not CacheType.F16:  # which by itself llama.cpp reads with or without, as it can
+            native.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        if params.pooling is not None:
+            native.embeddings = True
+            native.pooling_type = _POOLINGS[params.pooling]
         if hook is not None:
             native.cb_eval = hook.native
         handle = llama_cpp.llama_init_from_model(self.handle, native)
         if not handle:
-            reason = self._log.recent[-1] if self._log.recent else "no reason given"
-            raise ModelTooLarge(f"the context of {params.num_cells} tokens could not be allocated: {reason}")
+            raise self._no_context(params)
         if self._adapter is not None:
             adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self._adapter)
             scales = (ctypes.c_float * 1)(1.0)
             llama_cpp.llama_set_adapters_lora(handle, adapters, 1, scales)
         return Context(handle, self, self.vocabulary.size, params, hook=hook)
+
+    def _no_context(self, params: ContextParams) -> SpecialistUnavailable:
+        reason = self._log.recent[-1] if self._log.recent else "no reason given"
+        is_memory = any(word in line for line in self._log.recent for word in _OUT_OF_MEMORY_WORDS)
+        if params.cache_type is not CacheType.F16 and not is_memory:
+            return SpecialistUnavailable(
+                f'cache_type = "{params.cache_type}" cannot be used with this model (it takes flash attention and '
+                f'heads that its blocks divide; llama.cpp says: {reason}); set cache_type = "{CacheType.F16}"'
+            )
+        return ModelTooLarge(f"the context of {params.num_cells} tokens could not be allocated: {reason}")
 
     def chat_template(self) -> str | None:
         template = llama_cpp.llama_model_chat_template(self.handle, None)

@@ -19,18 +19,22 @@ class Vocabulary:
         self.size: int = llama_cpp.llama_vocab_n_tokens(self.handle)
         self.bos: int = llama_cpp.llama_vocab_bos(self.handle)
         self.eos: int = llama_cpp.llama_vocab_eos(self.handle)
+        self.sep: int = llama_cpp.llama_vocab_sep(self.handle)
         self.adds_bos: bool = llama_cpp.llama_vocab_get_add_bos(self.handle)
         self._piece_buffer = ctypes.create_string_buffer(1024)
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of plain text; control tokens spelled out in it stay text."""
+    def tokenize(self, text: str, *, is_whole: bool = False) -> list[int]:
+        """Token ids of plain text; control tokens spelled out in it stay text.
+
+        `is_whole`: with the tokens that the vocabulary puts before and after a text.
+        """
         encoded = text.encode("utf-8", "replace")
         capacity = len(encoded) + 8
         tokens = (llama_cpp.llama_token * capacity)()
-        count = llama_cpp.llama_tokenize(self.handle, encoded, len(encoded), tokens, capacity, False, False)
+        count = llama_cpp.llama_tokenize(self.handle, encoded, len(encoded), tokens, capacity, is_whole, False)
         if count < 0:  # more tokens than bytes: possible only with added prefixes
             tokens = (llama_cpp.llama_token * -count)()
-            count = llama_cpp.llama_tokenize(self.handle, encoded, len(encoded), tokens, -count, False, False)
+            count = llama_cpp.llama_tokenize(self.handle, encoded, len(encoded), tokens, -count, is_whole, False)
         return list(tokens[:count])
 
     def piece(self, token: int, *, show_markup: bool = False) -> bytes:

@@ -14,6 +14,7 @@ from gateway.app import create_app
 from gateway.downloads import DownloadDesk
 from gateway.embeddings import WIDTH, EmbeddingService, Vector
 from gateway.library import Library
+from gateway.memory import MemorySplit
 from gateway.observability import Metrics
 from gateway.policy import RequestPolicy
 from gateway.services import Services
@@ -126,7 +127,7 @@ def services(
         library=shelf,
         downloads=DownloadDesk(hub or FakeHub(folder=folder)),
         embeddings=EmbeddingService(FakeEncoder),
-        device_share=lambda spec: 0.5,
+        memory_of=lambda engine: MemorySplit(engine.footprint_bytes, engine.footprint_bytes // 2),
         unix_time=lambda: 1_700_000_000.25,
     )
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from specialists.errors import ModelTooLarge, QueueFull, SpecialistError, WorkerLost, WorkerTimeout
-from specialists.pool.eviction import EngineState
+from specialists.pool.resident import EngineState
 from specialists.pool.status import EngineReport
 from specialists.request import ChatPrompt, FinishReason, TextPrompt, TokenLogprob, Tokens
 from tests.fakes import Script, spec_named

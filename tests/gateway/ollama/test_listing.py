@@ -15,7 +15,7 @@ from gateway.ollama.weights import Weights, WeightsReader
 from modelfiles.modelfile import Modelfile, parse
 from specialists.engine.protocol import EngineSpec
 from specialists.gguf_file import read_header
-from specialists.pool.eviction import EngineState
+from specialists.pool.resident import EngineState
 from specialists.pool.status import EngineReport
 from specialists.request import Message, SamplingParams
 from tests.gateway.college import BROKEN, GENERAL, MATH, FakePool, client_for, client_of, manifest
