@@ -33,11 +33,11 @@ from gateway.routing import SupervisorChooser
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.shelf import ShelfStore
-from gateway.supervision import build_supervisor
+from gateway.supervision import build_supervisor, transfer_model
 from modelfiles.hub import HuggingFaceHub
 from specialists.catalogue import Catalogue, load_catalogue, specialist_from_hub
 from specialists.engine.protocol import Engine, EngineSpec
-from specialists.errors import ModelTooLarge
+from specialists.errors import CatalogueError, ModelTooLarge
 from specialists.manifest import SpecialistManifest
 from specialists.pool.budget import MemoryReading, format_bytes, read_memory
 from specialists.pool.device_memory import DeviceMemory
@@ -73,7 +73,7 @@ def build_services(settings: Settings) -> Services:
     metrics.registry.register(PoolMetrics(pool.status))
     metrics.watch_footprints(lambda: footprints(pool.status(), library.college.values()))
     supervisor = SupervisorChooser(
-        supervisor=build_supervisor(settings, default=catalogue.default),
+        supervisor=build_supervisor(settings, default=catalogue.default, transfer=transfer_model(catalogue)),
         specialists=library.college,
         resident=lambda: [
             replace(engine.spec, replica=0) for engine in pool.status().engines if engine.state is EngineState.READY
@@ -108,6 +108,10 @@ def _serve_anew(college: Catalogue, metrics: Metrics, chooser: SupervisorChooser
     """What else depends on who is in the college."""
     metrics.know(college.specialists)
     chooser.supervisor.default = college.default
+    try:
+        chooser.supervisor.transfer = transfer_model(college)
+    except CatalogueError as error:
+        logger.error("%s; specialists are chosen by the table that was read before", error)
 
 
 def _keys(settings: Settings, metrics: Metrics) -> KeyDesk:

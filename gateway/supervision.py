@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gateway.settings import Settings
+from specialists.catalogue import Catalogue
+from specialists.errors import CatalogueError
 from supervisor.classifier import SupervisorClassifier
 from supervisor.decisions import DecisionLog
 from supervisor.errors import SupervisorError
@@ -16,16 +18,19 @@ from supervisor.feedback import FeedbackDesk
 from supervisor.lessons import frozen_benchmark
 from supervisor.shadow import Shadow
 from supervisor.supervisor import Supervisor
+from supervisor.transfer_fit import TransferTable, TransferTableError
+from supervisor.transfer_model import TransferModel
 
 logger = logging.getLogger("gateway")
 
 
-def build_supervisor(settings: Settings, *, default: str) -> Supervisor:
+def build_supervisor(settings: Settings, *, default: str, transfer: TransferModel) -> Supervisor:
     """`default` is the tag of the specialist that answers what nobody else should."""
     classifier = load_classifier(settings.embedder or "", settings.supervisor_model)
     made = Supervisor(
         default=default,
         classifier=classifier,
+        transfer=transfer,
         log=DecisionLog(unix_time=time.time, allow_text=settings.keep_questions),
         shadow=None if settings.shadow_model is None else _shadow(settings.shadow_model),
     )
@@ -34,6 +39,18 @@ def build_supervisor(settings: Settings, *, default: str) -> Supervisor:
             classifier, benchmark=frozen_benchmark(), publish=lambda taught: setattr(made, "classifier", taught)
         )
     return made
+
+
+def transfer_model(college: Catalogue) -> TransferModel:
+    """What specialists are worth away from home: by the college's own table, if it names one, else as published.
+
+    Raises CatalogueError when that table cannot be used.
+    """
+    path = college.transfer_path
+    try:
+        return TransferModel(TransferTable.load(), None if path is None else TransferTable.load(path))
+    except TransferTableError as error:
+        raise CatalogueError(f"[college]: transfer: {error}") from None
 
 
 def load_classifier(embedder: str, directory: Path | None = None) -> SupervisorClassifier | None:

@@ -47,7 +47,7 @@ class Catalogue:
     """A college, ready to be served. `default` is the tag that answers what nobody else should.
 
     `encoders` make embeddings and answer nobody. `sources` says for each tag where its weights (and adapter) come from,
-    for whoever wants to fetch them.
+    for whoever wants to fetch them. `transfer_path` is the table of its own that the supervisor chooses by, if any.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Catalogue:
     specialists: Mapping[str, SpecialistManifest]
     sources: Mapping[str, tuple[Source, ...]]
     encoders: Mapping[str, SpecialistManifest] = field(default_factory=dict)
+    transfer_path: Path | None = None
 
     @property
     def models(self) -> Mapping[str, SpecialistManifest]:
@@ -96,6 +97,7 @@ def load_catalogue(path: Path = DEFAULT_COLLEGE, *, hub: Hub | None = None) -> C
         specialists=MappingProxyType(specialists),
         sources=MappingProxyType(sources),
         encoders=MappingProxyType(encoding),
+        transfer_path=path.parent / Path(file.college.transfer).expanduser() if file.college.transfer else None,
     )
 
 

@@ -68,8 +68,11 @@ class _Table(BaseModel):
 
 
 class CollegeTable(_Table):
+    """`transfer` is a file of `coe transfer`: what the specialists are worth on each other's domains, as measured."""
+
     name: Text
     default: Text
+    transfer: Text | None = None
 
 
 class LoopGuardTable(_Table):

@@ -11,6 +11,8 @@ from gateway.routing import SupervisorChooser
 from gateway.services import Services
 from gateway.supervision import build_supervisor
 from specialists.catalogue import Catalogue
+from supervisor.transfer_fit import TransferTable
+from supervisor.transfer_model import TransferModel
 from tests.gateway.college import GENERAL, MATH, client_of
 from tests.gateway.ollama.house import catalogue, library, services
 
@@ -22,7 +24,7 @@ def everything(folder: Path) -> Services:
     college = Catalogue(name="testing", default=GENERAL, specialists=served, sources=whole.sources)
     made = services(folder, shelf=library(folder, college=college))
     chooser = SupervisorChooser(
-        supervisor=build_supervisor(made.settings, default=GENERAL),
+        supervisor=build_supervisor(made.settings, default=GENERAL, transfer=TransferModel(TransferTable.load())),
         specialists=served,
         resident=lambda: [each.engine for each in served.values()],
         load_seconds=lambda spec: 0.0,

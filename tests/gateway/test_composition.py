@@ -1,5 +1,6 @@
 """The services of a real gateway, built from files; no engine is started here."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import pytest
 from gateway.composition import build_services, footprints
 from gateway.memory import InvalidSetting, engine_footprint
 from gateway.settings import Settings
+from gateway.supervision import transfer_model
+from specialists.catalogue import load_catalogue
 from specialists.engine.protocol import EngineSpec
 from specialists.errors import CatalogueError, SpecialistUnavailable
 from specialists.pool.resident import EngineState
 from specialists.pool.status import EngineReport, PoolStatus
+from supervisor.transfer_model import Candidate
 from tests.fakes import spec_named
 from tests.gateway.college import manifest
 from tests.pico import write_pico_gemma
@@ -63,6 +67,26 @@ async def test_a_bad_college_is_refused(tmp_path: Path) -> None:
     """Nothing is built on a file that is not there."""
     with pytest.raises(CatalogueError):
         build_services(Settings.model_validate({"college": tmp_path / "nowhere.toml"}))
+
+
+async def test_a_college_is_chosen_for_by_its_own_table(college: Path) -> None:
+    """`transfer` names measured worths, relative to college.toml; they go before the published ones."""
+    pair = {"visitor": "math", "target": "law", "y": 0.123, "sigma": 0.01, "n": 50, "f_score": 0.5}
+    table = {"format": "coe-transfer/1", "measured": True, "pairs": [pair]}
+    (college.parent / "worth.json").write_text(json.dumps(table), encoding="utf-8")
+    college.write_text(college.read_text(encoding="utf-8").replace("[college]", '[college]\ntransfer = "worth.json"'))
+
+    transfer = transfer_model(load_catalogue(college))
+    visitor = Candidate(tag="some-math:q8", domains=("math",))
+    assert transfer.estimate(visitor, "law", [visitor], "some-math:q8").y == 0.123
+
+
+async def test_a_table_that_cannot_be_used_is_refused(college: Path) -> None:
+    """With the key, the file and the mend."""
+    college.write_text(college.read_text(encoding="utf-8").replace("[college]", '[college]\ntransfer = "gone.json"'))
+
+    with pytest.raises(CatalogueError, match=r"transfer: gone\.json: cannot be read .* Check the path"):
+        build_services(Settings(college=college))
 
 
 async def test_weights_that_went_away_make_the_specialist_unavailable(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from gateway.services import Services
 from gateway.supervision import build_supervisor
 from specialists.request import Message
 from supervisor.classifier import MODEL_DIRECTORY
+from supervisor.transfer_fit import TransferTable
+from supervisor.transfer_model import TransferModel
 from tests.gateway.college import GENERAL, MATH, FakeCatalogue, FakePool, chat, client_of, manifest, services, settings
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +32,7 @@ def made(**changes: Any) -> Services:
     catalogue = FakeCatalogue()
     given = services(FakePool(), catalogue, **changes)
     chooser = SupervisorChooser(
-        supervisor=build_supervisor(given.settings, default=GENERAL),
+        supervisor=build_supervisor(given.settings, default=GENERAL, transfer=TransferModel(TransferTable.load())),
         specialists=catalogue.specialists,
         resident=lambda: [each.engine for each in catalogue.specialists.values()],
         load_seconds=lambda spec: 0.0,

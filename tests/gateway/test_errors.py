@@ -26,6 +26,9 @@ from gateway.ollama.service import ModelNotFound
 from gateway.openai.responses.store import PreviousResponseNotFound, ResponseNotFound
 from gateway.origin import ForbiddenHost, ForbiddenOrigin
 from gateway.rate_limits import RateLimited
+from gateway.resuming.desk import StreamNotFound, TooManyStreams
+from gateway.resuming.log import EventsLost
+from gateway.resuming.recorded import StreamCancelled
 from specialists import errors
 from specialists.errors import SpecialistError
 
@@ -44,6 +47,10 @@ TABLE: list[tuple[Exception, int, str, str, str | None]] = [
     (HubFailed("no"), 502, "server_error", "hub_failed", None),
     (ResponseNotFound("no"), 404, "invalid_request_error", "response_not_found", None),
     (PreviousResponseNotFound("no"), 400, "invalid_request_error", "previous_response_not_found", None),
+    (EventsLost("no"), 410, "invalid_request_error", "events_lost", None),
+    (StreamCancelled("no"), 410, "invalid_request_error", "stream_cancelled", None),
+    (StreamNotFound("no"), 404, "invalid_request_error", "stream_not_found", None),
+    (TooManyStreams("no"), 429, "rate_limit_error", "too_many_streams", None),
     (DecisionNotFound("no", param="decision_id"), 404, "invalid_request_error", "decision_not_found", "decision_id"),
     (FeedbackRefused("no"), 409, "invalid_request_error", "feedback_refused", None),
     (NothingToTeach("no"), 503, "server_error", "no_classifier", None),
@@ -92,7 +99,7 @@ def test_waiting_is_short_and_the_permanent_says_so(error: Exception) -> None:
     reply = reply_for(error, request_id="r")
     wait = reply.headers.get("retry-after")
 
-    if getattr(error, "retry_after_seconds", None) is not None:
+    if getattr(error, "retry_after_seconds", None) is not None or "retry-after" in getattr(error, "headers", {}):
         assert wait is not None
         assert 1 <= int(wait) <= 30
     else:
