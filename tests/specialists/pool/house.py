@@ -3,16 +3,33 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
-from specialists.engine.protocol import EngineSpec
+from specialists.engine.protocol import EngineSpec, FamilyMember
+from specialists.expert_mask import ExpertMask, write_mask
 from specialists.manifest import SpecialistManifest
 from specialists.pool.device_memory import DeviceMemory
 from specialists.pool.pool import Lease, PoolSettings, SpecialistPool
 from specialists.pool.room import NO_LIMIT, Room
 from specialists.request import ChatPrompt, GenerationRequest, Message, SamplingParams
 from tests.fakes import FakeClock, FakeEngines, LoadPlan, RecordingObserver, Script, spec_named
+from tests.pico import PicoShape, write_pico_gemma
 
 A, B, C = (spec_named(name) for name in "abc")
+
+
+def real_family(folder: Path, *, context_tokens: int = 512) -> EngineSpec:
+    """Two specialists, math and law, that share 8 of their 16 experts in both layers; `folder` gets their files."""
+    shape = PicoShape(sliding=(True, False), experts=24, experts_used=4, scale_spread=0.3)
+    parent = write_pico_gemma(folder / "parent.gguf", shape)
+    masks = {name: folder / f"{name}.mask.json" for name in ("math", "law")}
+    for first, path in zip((0, 8), masks.values(), strict=True):
+        kept = tuple(range(first, first + 16))
+        write_mask(ExpertMask(kept={0: kept, 1: kept}, num_experts=24), path)
+    family = tuple(FamilyMember(name, mask_path=path) for name, path in masks.items())
+    return EngineSpec(
+        model_path=parent, context_tokens=context_tokens, parallel=2, gpu_layers=0, threads=1, family=family
+    )
 
 
 def manifest(

@@ -10,17 +10,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace as replace_struct
 
 from specialists.engine.client import EngineClient
-from specialists.engine.protocol import EngineSpec, FamilyMember
-from specialists.expert_mask import ExpertMask, write_mask
+from specialists.engine.protocol import EngineSpec
 from specialists.pool.frames import FrameView, frame_for
 from specialists.pool.pool import EngineState, PoolSettings, SpecialistPool
 from specialists.pool.room import Room
 from specialists.pool.turns import TurnPolicy, Turns
 from specialists.request import ChatPrompt, Finished, Message, Usage
 from tests.fakes import FakeClock, RecordingObserver, spec_named
-from tests.pico import PicoShape, write_pico_gemma
 from tests.specialists.engine.conftest import text_request
-from tests.specialists.pool.house import manifest
+from tests.specialists.pool.house import manifest, real_family
 
 FIRST = spec_named("parent")
 FRAMES = st.lists(
@@ -114,20 +112,12 @@ def test_a_newcomer_waits_no_longer_than_expected(names: list[str], answer_secon
 
 # ── with real engines ────────────────────────────────────────────────────────
 
-SHAPE = PicoShape(sliding=(True, False), experts=24, experts_used=4, scale_spread=0.3)
 LONG = "What do you know of the sums that one meets on a rainy day? " * 3
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> EngineSpec:
-    write_pico_gemma(tmp_path / "parent.gguf", SHAPE)
-    for name, first in (("math", 0), ("law", 8)):
-        kept = tuple(range(first, first + 16))
-        write_mask(ExpertMask(kept={0: kept, 1: kept}, num_experts=24), tmp_path / f"{name}.mask.json")
-    members = tuple(FamilyMember(name, mask_path=tmp_path / f"{name}.mask.json") for name in ("math", "law"))
-    return EngineSpec(
-        model_path=tmp_path / "parent.gguf", context_tokens=1024, parallel=2, gpu_layers=0, threads=1, family=members
-    )
+    return real_family(tmp_path, context_tokens=1024)
 
 
 async def answer(pool: SpecialistPool, spec: EngineSpec, name: str, *said: str) -> Usage:

@@ -7,35 +7,24 @@ import pytest
 from msgspec.structs import replace
 
 from specialists.engine.client import EngineClient
-from specialists.engine.protocol import Engine, EngineSpec, FamilyMember
-from specialists.expert_mask import ExpertMask, write_mask
+from specialists.engine.protocol import Engine, EngineSpec
 from specialists.pool.pool import PoolSettings, SpecialistPool
 from specialists.pool.room import Room
 from specialists.request import SamplingParams, TokenPrompt, Tokens
 from tests.fakes import RecordingObserver
-from tests.pico import PicoShape, write_pico_gemma
 from tests.specialists.engine.conftest import text_request
 from tests.specialists.engine.frames import tokens
-from tests.specialists.pool.house import manifest
+from tests.specialists.pool.house import manifest, real_family
 
 pytestmark = pytest.mark.anyio
 
-SHAPE = PicoShape(sliding=(True, False), experts=24, experts_used=4, scale_spread=0.3)
 SAMPLING = SamplingParams(temperature=10.0, top_k=64, top_p=1.0, seed=11)
 HALF = (sys.executable, "-m", "tests.specialists.pool.half_morph")
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> EngineSpec:
-    """Two specialists that share 8 of their 16 experts in both layers."""
-    write_pico_gemma(tmp_path / "parent.gguf", SHAPE)
-    for name, first in (("math", 0), ("law", 8)):
-        kept = tuple(range(first, first + 16))
-        write_mask(ExpertMask(kept={0: kept, 1: kept}, num_experts=24), tmp_path / f"{name}.mask.json")
-    members = tuple(FamilyMember(name, mask_path=tmp_path / f"{name}.mask.json") for name in ("math", "law"))
-    return EngineSpec(
-        model_path=tmp_path / "parent.gguf", context_tokens=512, parallel=2, gpu_layers=0, threads=1, family=members
-    )
+    return real_family(tmp_path)
 
 
 class House:
