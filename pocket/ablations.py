@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pocket.college import REASONING, held_out, random_mask
 from pocket.measuring import HeldOut, Scores, opened
 from pocket.merging import write_merged
-from pocket.study import REASONING, held_out, random_mask
 from specialists.builder.histogram import Profile, read_profile
 from specialists.builder.mask_recipe import Recipe, make_mask
 from specialists.builder.transfer import paired_ratio

@@ -8,31 +8,25 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from pocket.ablations import ablate
 from pocket.baselines import Trigram, gzip_bits, xz_bits
+from pocket.college import REASONING, STUDIED, candidates, held_out, mask_path
 from pocket.corpora import texts
-from pocket.measuring import HeldOut, Scores, material, opened
+from pocket.measuring import HeldOut, Scores, opened
 from pocket.streams import read_streams
-from specialists.expert_mask import ExpertMask, read_mask, write_mask
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODEL = REPOSITORY / "pocket" / "model"
-STUDIED = (
-    "math", "physics", "chemistry", "biology", "health", "law", "history", "economics", "business", "philosophy",
-    "python", "web",
-)  # fmt: skip
-REASONING = "reasoning"
-PARENT, RANDOM = "parent", "random"
 END_ID = 1  # a text is preceded by the last one's end; see `vocabulary.CONTROL`
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pocket.study", description=__doc__)
-    parser.add_argument("stage", choices=[*STAGES, "ablate"])
+    parser.add_argument("stage", choices=list(STAGES))
     parser.add_argument("--work", type=Path, default=Path("pocket-work"), help="where `split` left the corpora")
     parser.add_argument("--parent", type=Path, default=MODEL / "pocket-q8_0.gguf")
     parser.add_argument("--masks", type=Path, default=REPOSITORY / "pocket" / "masks")
@@ -48,11 +42,6 @@ def main() -> None:
     asked.domains = tuple(asked.domains.split(","))
     for folder in (asked.masks, asked.out):
         folder.mkdir(parents=True, exist_ok=True)
-    if asked.stage == "ablate":
-        from pocket.ablations import ablate
-
-        ablate(asked)
-        return
     STAGES[asked.stage](asked)
 
 
@@ -79,38 +68,6 @@ def _masks(asked: argparse.Namespace) -> None:
         recipe = ("--domain", name, "--keep", asked.keep, "--whitelist", "--whitelist-rank", 1.0)
         passes = ("--reasoning", REASONING, "--reasoning-cap", 3, "--no-report")
         _coe("mask", "--profile", asked.work / "profile.npz", *recipe, *passes, "--out", mask_path(asked, name))
-
-
-def mask_path(asked: argparse.Namespace, name: str) -> Path:
-    return Path(asked.masks) / f"{name}.mask.json"
-
-
-def random_mask(like: ExpertMask, seed: int) -> ExpertMask:
-    """As many experts in each layer, drawn evenly."""
-    rng = np.random.default_rng(seed)
-    kept = {
-        layer: tuple(sorted(rng.choice(like.num_experts, like.num_kept, replace=False).tolist())) for layer in like.kept
-    }
-    return ExpertMask(kept=kept, num_experts=like.num_experts, parent=like.parent, domain="random")
-
-
-def held_out(asked: argparse.Namespace, name: str) -> HeldOut:
-    found = texts(asked.work / "corpora", "held", name)
-    order = np.random.default_rng(asked.seed).permutation(len(found))
-    shuffled = [found[place] for place in order]
-    return material(asked.parent, shuffled, records=asked.records, questions=asked.questions, seed=asked.seed)
-
-
-def candidates(asked: argparse.Namespace) -> Iterator[tuple[str, Mapping[int, tuple[int, ...]] | None]]:
-    """The parent, every specialist, and three random masks, with what each keeps."""
-    yield PARENT, None
-    masks = {name: read_mask(mask_path(asked, name)) for name in asked.domains}
-    for name, mask in masks.items():
-        yield name, mask.kept
-    for number in range(3):
-        chosen = random_mask(next(iter(masks.values())), asked.seed + number)
-        write_mask(chosen, asked.work / f"{RANDOM}{number}.mask.json")
-        yield f"{RANDOM}{number}", chosen.kept
 
 
 def _measure(asked: argparse.Namespace) -> None:
@@ -202,6 +159,7 @@ STAGES = {
     "measure": _measure,
     "transfer": _transfer,
     "baselines": _baselines,
+    "ablate": ablate,
     "results": _results,
 }
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pocket.ablations import Row, figures
+from pocket.college import random_mask
 from pocket.measuring import Scores
 from pocket.results import gap, results
-from pocket.study import STAGES, random_mask
+from pocket.study import STAGES
 from specialists.builder.measurements import parse_measurements
 from specialists.expert_mask import ExpertMask, read_mask
 from tests.test_pocket_model import TINY, parent, split

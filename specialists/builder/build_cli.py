@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from specialists.builder.cli import (
+from specialists.builder.terminal import (
     IdsOption,
     JsonOption,
     MaskOption,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from specialists.builder.cli import JsonOption, bytes_progress, refuse, report, usage_errors
+from specialists.builder.terminal import JsonOption, bytes_progress, refuse, report, usage_errors
 
 if TYPE_CHECKING:
     from specialists.kinship import Kinship

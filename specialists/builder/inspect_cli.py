@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from specialists.builder.cli import IdsOption, JsonOption, report, usage_errors
+from specialists.builder.terminal import IdsOption, JsonOption, report, usage_errors
 
 if TYPE_CHECKING:
     from specialists.builder.inspection import GgufSummary, MaskSummary, ProfileSummary, Summary

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from specialists.builder.cli import IdsOption, JsonOption, file_digest, report, usage_errors
+from specialists.builder.terminal import IdsOption, JsonOption, file_digest, report, usage_errors
 
 if TYPE_CHECKING:
     from specialists.builder.mask_recipe import Made, Recipe

@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from specialists.builder.cli import (
+from specialists.builder.terminal import (
     JsonOption,
     ParentOption,
     ended_cleanly,

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from specialists.builder.cli import JsonOption, ended_cleanly, progress_console, report, usage_errors
+from specialists.builder.terminal import JsonOption, ended_cleanly, progress_console, report, usage_errors
 
 if TYPE_CHECKING:
     from specialists.builder.quantize import QuantizeRecord

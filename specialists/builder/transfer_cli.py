@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from specialists.builder.cli import JsonOption, file_digest, report, usage_errors
+from specialists.builder.terminal import JsonOption, file_digest, report, usage_errors
 
 if TYPE_CHECKING:
     from specialists.builder.transfer_study import Evidence, Study

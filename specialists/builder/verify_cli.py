@@ -10,7 +10,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from specialists.builder.cli import (
+from specialists.builder.profile_cli import computing_errors
+from specialists.builder.terminal import (
     IdsOption,
     JsonOption,
     MaskOption,
@@ -21,7 +22,6 @@ from specialists.builder.cli import (
     report,
     usage_errors,
 )
-from specialists.builder.profile_cli import computing_errors
 
 if TYPE_CHECKING:
     from specialists.builder.verify import Verification

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli import app
-from specialists.builder.cli import ended_cleanly
 from specialists.builder.staging import staged
+from specialists.builder.terminal import ended_cleanly
 from specialists.expert_mask import ExpertMask, write_mask
 from tests.pico import PACKED, write_pico_gemma
 
