@@ -28,7 +28,7 @@ from gateway.ollama.mapping import (
 from gateway.ollama.schemas import ChatBody, GenerateBody, Generating
 from gateway.ollama.service import find_answering, read_body
 from gateway.ollama.times import rfc3339
-from gateway.openai.mapping import answer_headers
+from gateway.openai.coe_object import answer_headers
 from gateway.request import ChatRequest, CompletionRequest
 from gateway.services import Services
 from gateway.streaming import EventStream, until_client_leaves

@@ -12,7 +12,9 @@ from gateway.answer import Answer, AnswerTimes
 from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted, ChoiceToolCall
 from gateway.ollama.schemas import ChatBody, GenerateBody, Generating, OllamaMessage, OllamaToolCall, Options
 from gateway.ollama.times import nanoseconds
-from gateway.openai.mapping import chat_logprobs, coe_object, take_call
+from gateway.openai.bodies import take_call
+from gateway.openai.coe_object import coe_object
+from gateway.openai.logprobs import chat_logprobs
 from gateway.openai.tools import arguments_object, schema_text, tool_use
 from gateway.policy import Change
 from gateway.request import ChatRequest, CompletionRequest, SamplingWishes

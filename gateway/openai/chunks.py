@@ -12,7 +12,9 @@ from typing import Any
 from gateway.answer import Answer
 from gateway.errors import ErrorTable
 from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceStarted, ChoiceToolCall
-from gateway.openai.mapping import Heading, chat_logprobs, coe_object, completion_logprobs, echoed_text, usage_object
+from gateway.openai.bodies import Heading, echoed_text, usage_object
+from gateway.openai.coe_object import coe_object
+from gateway.openai.logprobs import chat_logprobs, completion_logprobs
 from gateway.request import CompletionRequest
 from specialists.request import FinishReason
 

@@ -16,16 +16,10 @@ from gateway.answer import Answer
 from gateway.chat import ChatService
 from gateway.errors import JSONReply, error_table
 from gateway.limits import parse_json
+from gateway.openai.bodies import ChoiceText, Heading, chat_completion, text_completion
 from gateway.openai.chunks import ChatChunkEncoder, CompletionChunkEncoder
-from gateway.openai.mapping import (
-    ChoiceText,
-    Heading,
-    answer_headers,
-    chat_completion,
-    text_completion,
-    to_chat_request,
-    to_completion_request,
-)
+from gateway.openai.coe_object import answer_headers
+from gateway.openai.mapping import to_chat_request, to_completion_request
 from gateway.openai.models import add_model_routes
 from gateway.openai.responses.routes import add_response_routes
 from gateway.openai.schemas import ChatCompletionBody, CompletionBody

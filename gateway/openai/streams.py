@@ -9,7 +9,7 @@ from starlette.responses import Response
 from gateway.answer import Answer
 from gateway.errors import error_table
 from gateway.events import AnswerEvent
-from gateway.openai.mapping import answer_headers
+from gateway.openai.coe_object import answer_headers
 from gateway.resuming.desk import StreamDesk
 from gateway.resuming.following import FROM_THE_START, FollowedStream, grace_wanted
 from gateway.resuming.recorded import RecordedStream, StreamSource

@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.answer import Answer
 from gateway.errors import ErrorReply
-from gateway.openai.mapping import coe_object
+from gateway.openai.coe_object import coe_object
 from gateway.openai.responses.output import OutputBuilder
 from gateway.openai.responses.schemas import ResponsesBody
 from gateway.openai.tools import Choice

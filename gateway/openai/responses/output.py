@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from gateway.events import AnswerEvent, ChoiceDelta, ChoiceFinished, ChoiceToolCall
-from gateway.openai.mapping import chat_logprobs
+from gateway.openai.logprobs import chat_logprobs
 from specialists.request import FinishReason, TokenLogprob
 
 Item = dict[str, Any]

@@ -17,7 +17,7 @@ from gateway.caller import current_caller
 from gateway.chat import ChatService
 from gateway.errors import JSONReply, error_table
 from gateway.limits import parse_json
-from gateway.openai.mapping import answer_headers
+from gateway.openai.coe_object import answer_headers
 from gateway.openai.responses.events import ResponseEncoder
 from gateway.openai.responses.items import Messages, input_object, said_message, to_chat_request, to_messages
 from gateway.openai.responses.objects import ResponseHeading
