@@ -7,12 +7,11 @@ from fastapi import Request
 from starlette.responses import Response
 
 from gateway.answer import Answer
-from gateway.errors import error_table
 from gateway.events import AnswerEvent
 from gateway.openai.coe_object import answer_headers
 from gateway.resuming.desk import StreamDesk
-from gateway.resuming.following import FROM_THE_START, FollowedStream, grace_wanted
-from gateway.resuming.recorded import RecordedStream, StreamSource
+from gateway.resuming.following import followed, grace_wanted
+from gateway.resuming.recorded import StreamSource
 from gateway.services import Services
 from gateway.streaming import EventStream, StreamEncoder, queue_comment
 
@@ -47,7 +46,3 @@ def stream_source(answer: Answer, encoder: StreamEncoder[AnswerEvent]) -> Stream
         headers=lambda: answer_headers(answer),
         notice=lambda: queue_comment(answer.ticket.forecast()),
     )
-
-
-def followed(request: Request, services: Services, stream: RecordedStream, *, after: int = FROM_THE_START) -> Response:
-    return FollowedStream(stream, after=after, times=services.stream_times(), errors=error_table(request))

@@ -9,10 +9,12 @@ from collections.abc import AsyncGenerator, Mapping
 from json import dumps
 
 from fastapi import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import ErrorTable
+from gateway.errors import ErrorTable, error_table
 from gateway.resuming.recorded import RecordedStream
+from gateway.services import Services
 from gateway.streaming import KEEPALIVE, EventStream, StreamTimes
 from specialists.errors import RequestRejected
 
@@ -40,6 +42,11 @@ def number_after(stream: RecordedStream, said: str | None, *, param: str) -> int
     if int(said) >= stream.log.end:
         raise RequestRejected(f"{param}: event {said} has not come yet; there are {stream.log.end}.", param=param)
     return int(said)
+
+
+def followed(request: Request, services: Services, stream: RecordedStream, *, after: int = FROM_THE_START) -> Response:
+    """What `stream` says after number `after`, as the answer to a request."""
+    return FollowedStream(stream, after=after, times=services.stream_times(), errors=error_table(request))
 
 
 class FollowedStream(EventStream[bytes]):

@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.errors import JSONReply, error_table
+from gateway.errors import JSONReply
 from gateway.resuming.desk import StreamDesk
-from gateway.resuming.following import FollowedStream, number_after
+from gateway.resuming.following import followed, number_after
 from gateway.services import Services
 
 
@@ -21,7 +21,7 @@ def stream_routes(services: Services, streams: StreamDesk) -> APIRouter:
             after = number_after(stream, last, param="Last-Event-ID")
         else:
             after = number_after(stream, request.query_params.get("after"), param="after")
-        return FollowedStream(stream, after=after, times=services.stream_times(), errors=error_table(request))
+        return followed(request, services, stream, after=after)
 
     @routes.delete("/streams/{id}")
     async def delete(id: str) -> Response:

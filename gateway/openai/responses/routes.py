@@ -31,9 +31,9 @@ from gateway.openai.responses.store import (
     StoredResponse,
     size_of,
 )
-from gateway.openai.streams import event_stream, followed, stream_source
+from gateway.openai.streams import event_stream, stream_source
 from gateway.resuming.desk import StreamDesk
-from gateway.resuming.following import number_after
+from gateway.resuming.following import followed, number_after
 from gateway.resuming.recorded import RecordedStream
 from gateway.services import Services
 from gateway.streaming import until_client_leaves
