@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from specialists.engine.protocol import Engine, EngineSpec, FamilyMember, FrameReport
 from specialists.errors import SpecialistError
 from specialists.pool.heard_engine import heard
-from specialists.pool.histories import History
+from specialists.pool.histories import History, history_of
 from specialists.pool.pace import Pace
 from specialists.pool.room import Room
 from specialists.pool.settings import PoolSettings
 from specialists.pool.worker import Worker
+from specialists.request import Prompt
 
 logger = logging.getLogger("specialists.pool")
 
@@ -132,9 +133,12 @@ class FrameSet:
         """The frames that can serve the specialist `name` of a family (None: any), loading or loaded."""
         return [_view(worker) for worker in self._able(spec, name)]
 
-    def choose(self, name: str, first: EngineSpec, need: Room, *, history: History | None = None) -> EngineSpec:
+    def choose(self, name: str, first: EngineSpec, need: Room, *, prompt: Prompt | None = None) -> EngineSpec:
         """The frame for a request; another one is begun where the family could do with it, but not waited for."""
-        frames = [self._view_for(worker, name, need, history) for worker in self._able(first, name)]
+        able = self._able(first, name)
+        # a single frame is taken whatever it holds
+        history = history_of(prompt) if prompt is not None and len(able) > 1 else None
+        frames = [self._view_for(worker, name, need, history) for worker in able]
         further = another_frame(
             name,
             first,

@@ -25,7 +25,6 @@ from specialists.pool.fleet import Fleet, Surroundings
 from specialists.pool.forecast import Forecast, Ticket
 from specialists.pool.frame_turns import CallLater, FrameFixed, TimerHandle
 from specialists.pool.frames import FrameSet
-from specialists.pool.histories import history_of
 from specialists.pool.observer import PoolObserver
 from specialists.pool.resident import EngineState
 from specialists.pool.room import NOTHING, Room
@@ -111,8 +110,8 @@ class SpecialistPool:
             raise SpecialistUnavailable(f"{manifest.tag} cannot be served: {manifest.unavailable}")
         name, spec, keep_alive = "", manifest.engine, manifest.keep_alive_seconds
         if spec.family:
-            room, history = await self._fleet.room_for(spec), history_of(prompt) if prompt else None
-            name, spec = manifest.tag, self._frames.choose(manifest.tag, spec, room, history=history)
+            room = await self._fleet.room_for(spec)
+            name, spec = manifest.tag, self._frames.choose(manifest.tag, spec, room, prompt=prompt)
         if spec.replica and keep_alive is None:
             keep_alive = self._settings.spare_frame_seconds
         wish = Wish(
