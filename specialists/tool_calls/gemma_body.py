@@ -8,7 +8,7 @@ import json
 
 from specialists.tool_calls.bodies import Malformed
 from specialists.tool_calls.formats import GEMMA_QUOTE
-from specialists.tool_calls.json_body import MAX_NAME_CHARS, WHITE
+from specialists.tool_calls.json_body import MAX_NAME_CHARS, WHITE, JsonString
 
 _HEAD = "call:"
 _ENDS_BARE = ",:}]"
@@ -25,7 +25,7 @@ class GemmaBody:
         self._is_key = False
         self._in_quote = False  # between two <|"|>
         self._in_string = False  # between two "
-        self._is_escaped = False
+        self._string = JsonString()
         self._bare = ""
         self._json: list[str] = []
 
@@ -55,7 +55,8 @@ class GemmaBody:
         if self.name is None:
             self._read_head(character)
         elif self._in_string:
-            self._read_string(character)
+            self._json.append(character)
+            self._in_string = not self._string.ends_with(character)
         elif character == "<":
             return self._read_mark(text, position)
         elif self._in_quote:
@@ -91,15 +92,6 @@ class GemmaBody:
             raise Malformed("a value should be a string, a number or a word")
         self._json.append("<")
         return 1
-
-    def _read_string(self, character: str) -> None:
-        self._json.append(character)
-        if self._is_escaped:
-            self._is_escaped = False
-        elif character == "\\":
-            self._is_escaped = True
-        elif character == '"':
-            self._in_string = False
 
     def _read_structure(self, character: str) -> None:
         if self._bare and character not in _ENDS_BARE:

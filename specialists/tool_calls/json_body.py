@@ -10,6 +10,21 @@ WHITE = " \t\r\n"
 MAX_NAME_CHARS = 256
 
 
+class JsonString:
+    """Where a JSON string ends, for who stands behind its opening quotation mark and reads on one by one."""
+
+    def __init__(self) -> None:
+        self._is_escaped = False
+
+    def ends_with(self, character: str) -> bool:
+        """Whether this is the closing quotation mark; the next string may begin after it."""
+        if self._is_escaped:
+            self._is_escaped = False
+            return False
+        self._is_escaped = character == "\\"
+        return character == '"'
+
+
 class JsonValue:
     """Finds the end of one JSON value without building it. `is_done` after its last character."""
 
@@ -17,13 +32,14 @@ class JsonValue:
         self.is_done = False
         self._depth = 0
         self._in_string = False
-        self._is_escaped = False
+        self._string = JsonString()
         self._is_bare = False
 
     def takes(self, character: str) -> bool:
         """Whether the value goes on with this character, which is then part of it. Raises Malformed."""
         if self._in_string:
-            self._string(character)
+            self._in_string = not self._string.ends_with(character)
+            self.is_done = not self._in_string and self._depth == 0
         elif self._is_bare:
             return self._bare(character)
         elif character == '"':
@@ -37,15 +53,6 @@ class JsonValue:
                 raise Malformed(f"a JSON value does not begin with {character!r}")
             self._is_bare = True
         return True
-
-    def _string(self, character: str) -> None:
-        if self._is_escaped:
-            self._is_escaped = False
-        elif character == "\\":
-            self._is_escaped = True
-        elif character == '"':
-            self._in_string = False
-            self.is_done = self._depth == 0
 
     def _bare(self, character: str) -> bool:
         """Numbers and words have no mark of their own at the end."""
