@@ -10,12 +10,15 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specialists.engine.protocol import EngineInfo, EngineSpec, EngineStatus, FrameReport, MorphReport, TextVector
 from specialists.errors import SpecialistError, WorkerLost
+from specialists.pool.resident import EngineState
+from specialists.pool.status import EngineReport
 from specialists.request import (
     Finished,
     FinishReason,
@@ -32,6 +35,21 @@ from specialists.request import (
 def spec_named(name: str, *, context_tokens: int = 4096) -> EngineSpec:
     """An EngineSpec that differs from others by its name alone."""
     return EngineSpec(model_path=Path(f"{name}.gguf"), context_tokens=context_tokens)
+
+
+def engine_report(spec: EngineSpec, **changes: Any) -> EngineReport:
+    """A loaded engine that nobody uses, 10 bytes large, but for `changes`."""
+    fields: dict[str, Any] = {
+        "state": EngineState.READY,
+        "footprint_bytes": 10,
+        "progress": 1.0,
+        "leases": 0,
+        "waiting": 0,
+        "is_pinned": False,
+        "expires_in_seconds": None,
+        "activity": None,
+    }
+    return EngineReport(spec=spec, **fields | changes)
 
 
 class FakeTimer:

@@ -13,10 +13,9 @@ from gateway.supervision import transfer_model
 from specialists.catalogue import load_catalogue
 from specialists.engine.protocol import EngineSpec
 from specialists.errors import CatalogueError, SpecialistUnavailable
-from specialists.pool.resident import EngineState
-from specialists.pool.status import EngineReport, PoolStatus
+from specialists.pool.status import PoolStatus
 from supervisor.transfer_model import Candidate
-from tests.fakes import spec_named
+from tests.fakes import engine_report, spec_named
 from tests.gateway.college import manifest
 from tests.pico import write_pico_gemma
 
@@ -103,14 +102,8 @@ def test_specialists_share_the_footprint_of_their_engine() -> None:
     one, other, absent = spec_named("one"), spec_named("other"), spec_named("absent")
     specialists = [manifest(tag, engine=engine) for tag, engine in
                    (("a", one), ("b", one), ("c", other), ("d", absent))]  # fmt: skip
-    engines = [report(one, 100), report(replace(one, replica=1), 60), report(other, 7)]
+    sizes = ((one, 100), (replace(one, replica=1), 60), (other, 7))
+    engines = [engine_report(spec, footprint_bytes=size) for spec, size in sizes]
     status = PoolStatus(budget_bytes=1000, used_bytes=167, engines=tuple(engines), waiting=0)
 
     assert footprints(status, specialists) == {"a": 80.0, "b": 80.0, "c": 7.0}
-
-
-def report(spec: EngineSpec, footprint_bytes: int) -> EngineReport:
-    return EngineReport(
-        spec=spec, state=EngineState.READY, footprint_bytes=footprint_bytes, progress=1.0, leases=0, waiting=0,
-        is_pinned=False, expires_in_seconds=None, activity=None,
-    )  # fmt: skip

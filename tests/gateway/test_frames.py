@@ -11,8 +11,7 @@ from specialists.expert_mask import ExpertMask
 from specialists.family import Family, masked_family
 from specialists.gguf_file import read_header
 from specialists.moe_layout import layout
-from specialists.pool.resident import EngineState
-from specialists.pool.status import EngineReport
+from tests.fakes import engine_report
 from tests.gateway.college import FakePool, client_for
 from tests.pico import PicoShape, write_pico_gemma
 
@@ -47,18 +46,7 @@ def test_slots_are_counted_by_specialist(family: Family) -> None:
 async def test_a_family_is_read_once_and_may_have_gone(family: Family) -> None:
     """Asking again reads no file; without the files a frame is still named."""
     asked: list[EngineSpec] = []
-    engine = EngineReport(
-        spec=FRAME,
-        state=EngineState.READY,
-        footprint_bytes=1,
-        progress=1.0,
-        leases=0,
-        waiting=0,
-        is_pinned=False,
-        expires_in_seconds=None,
-        activity=None,
-        serving="math",
-    )
+    engine = engine_report(FRAME, serving="math")
 
     def read(spec: EngineSpec) -> Family:
         asked.append(spec)

@@ -6,22 +6,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.pool_metrics import PoolMetrics, engine_name
 from specialists.engine.protocol import EngineStatus, Pooling
-from specialists.pool.resident import EngineState
-from specialists.pool.status import EngineReport, PoolStatus
-from tests.fakes import spec_named
+from specialists.pool.status import PoolStatus
+from tests.fakes import engine_report, spec_named
 
 
 def test_every_engine_has_its_gauges() -> None:
     """Bytes, leases, turns, parked conversations; a second frame of one family has a name of its own."""
-    first = EngineReport(
-        spec=spec_named("parent"),
-        state=EngineState.READY,
+    first = engine_report(
+        spec_named("parent"),
         footprint_bytes=1000,
-        progress=1.0,
         leases=3,
-        waiting=0,
-        is_pinned=False,
-        expires_in_seconds=None,
         activity=EngineStatus(running=1, waiting=0, parked=2, parked_bytes=64),
         serving="math",
         waiting_turns={"law": 2, "web": 1},

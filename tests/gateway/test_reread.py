@@ -13,8 +13,8 @@ from specialists.catalogue import Catalogue
 from specialists.engine.protocol import EngineSpec, FamilyMember, Pooling
 from specialists.errors import CatalogueError
 from specialists.manifest import SpecialistManifest
-from specialists.pool.resident import EngineState
-from specialists.pool.status import EngineReport, PoolStatus
+from specialists.pool.status import PoolStatus
+from tests.fakes import engine_report
 from tests.gateway.college import manifest
 
 pytestmark = pytest.mark.anyio
@@ -91,20 +91,7 @@ class RecordingPool:
         self.unpinned: list[EngineSpec] = []
 
     def status(self) -> PoolStatus:
-        reports = [
-            EngineReport(
-                spec=spec,
-                state=EngineState.READY,
-                footprint_bytes=1,
-                progress=1.0,
-                leases=0,
-                waiting=0,
-                is_pinned=False,
-                expires_in_seconds=None,
-                activity=None,
-            )
-            for spec in self.loaded
-        ]
+        reports = [engine_report(spec) for spec in self.loaded]
         return PoolStatus(budget_bytes=10, used_bytes=1, engines=tuple(reports), waiting=0)
 
     async def unload(self, spec: EngineSpec) -> None:

@@ -2,9 +2,8 @@
 
 import pytest
 
-from specialists.pool.resident import EngineState
 from specialists.pool.status import EngineReport
-from tests.fakes import spec_named
+from tests.fakes import engine_report, spec_named
 from tests.gateway.college import BROKEN, MATH, FakePool, client_for
 
 pytestmark = pytest.mark.anyio
@@ -13,17 +12,7 @@ ENGINE = spec_named("coe-math")
 
 
 def resident(*, is_pinned: bool = False) -> EngineReport:
-    return EngineReport(
-        spec=ENGINE,
-        state=EngineState.READY,
-        footprint_bytes=10,
-        progress=1.0,
-        leases=0,
-        waiting=0,
-        is_pinned=is_pinned,
-        expires_in_seconds=None,
-        activity=None,
-    )
+    return engine_report(ENGINE, is_pinned=is_pinned)
 
 
 async def test_each_does_what_it_says() -> None:

@@ -9,10 +9,9 @@ import httpx
 import pytest
 
 from specialists.errors import ModelTooLarge, QueueFull, SpecialistError, WorkerLost, WorkerTimeout
-from specialists.pool.resident import EngineState
 from specialists.pool.status import EngineReport
 from specialists.request import ChatPrompt, FinishReason, TextPrompt, TokenLogprob, Tokens
-from tests.fakes import Script, spec_named
+from tests.fakes import Script, engine_report, spec_named
 from tests.gateway.college import BROKEN, GENERAL, MATH, FakePool, live_services
 from tests.gateway.ollama.house import asked, client_in, services
 
@@ -225,17 +224,7 @@ async def test_an_empty_request_with_keep_alive_zero_unloads(tmp_path: Path, pat
 
 
 def pinned(name: str) -> EngineReport:
-    return EngineReport(
-        spec=spec_named(name),
-        state=EngineState.READY,
-        footprint_bytes=10,
-        progress=1.0,
-        leases=0,
-        waiting=0,
-        is_pinned=True,
-        expires_in_seconds=None,
-        activity=None,
-    )
+    return engine_report(spec_named(name), is_pinned=True)
 
 
 IMAGE = {"role": "user", "content": "?", "images": ["aGk="]}

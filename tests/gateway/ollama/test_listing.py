@@ -18,6 +18,7 @@ from specialists.gguf_file import read_header
 from specialists.pool.resident import EngineState
 from specialists.pool.status import EngineReport
 from specialists.request import Message, SamplingParams
+from tests.fakes import engine_report
 from tests.gateway.college import BROKEN, GENERAL, MATH, FakePool, client_for, client_of, manifest
 from tests.gateway.ollama.house import catalogue, client_in, library
 from tests.pico import write_pico_gemma, write_pico_llama
@@ -156,16 +157,12 @@ def report(
     is_pinned: bool = False,
     expires_in_seconds: float | None = None,
 ) -> EngineReport:
-    return EngineReport(
-        spec=manifest(f"{name}:q4").engine,
+    return engine_report(
+        manifest(f"{name}:q4").engine,
         state=state,
         footprint_bytes=1000,
-        progress=1.0,
-        leases=0,
-        waiting=0,
         is_pinned=is_pinned,
         expires_in_seconds=expires_in_seconds,
-        activity=None,
     )
 
 

@@ -52,6 +52,16 @@ def offered(**changes: object) -> Fields:
     return {"tools": [{"type": "function", "function": FUNCTION | changes}]}
 
 
+def of_a_function(named: str, tools: Fields) -> list[Row]:
+    """What a function's own fields do, which the two dialects put into different places; `tools` offers FUNCTION."""
+    return [
+        honoured(f"{named}.name", tools, lambda seen: [tool.name for tool in seen.tools] == ["weather"]),
+        honoured(f"{named}.description", tools, lambda seen: [tool.description for tool in seen.tools] == ["The sky."]),
+        honoured(f"{named}.parameters", tools, lambda seen: any('"city"' in tool.parameters for tool in seen.tools)),
+        honoured(f"{named}.strict", tools, lambda seen: any(tool.strict for tool in seen.tools)),
+    ]
+
+
 def chosen(value: object) -> Fields:
     return {"tools": TWO, "tool_choice": value}
 
@@ -130,14 +140,7 @@ def tools() -> list[Row]:
     allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [one]}}
     named = "tools[function].function"
     return [
-        honoured(f"{named}.name", offered(), lambda seen: [tool.name for tool in seen.tools] == ["weather"]),
-        honoured(
-            f"{named}.description", offered(), lambda seen: [tool.description for tool in seen.tools] == ["The sky."]
-        ),
-        honoured(
-            f"{named}.parameters", offered(), lambda seen: any('"city"' in tool.parameters for tool in seen.tools)
-        ),
-        honoured(f"{named}.strict", offered(), lambda seen: any(tool.strict for tool in seen.tools)),
+        *of_a_function(named, offered()),
         refused("tools[custom]", {"tools": [custom]}, "functions only", param="tools.0.type"),
         honoured("tool_choice", "required", lambda seen: seen.choice is ToolChoice.REQUIRED, beside={"tools": TWO}),
         honoured(

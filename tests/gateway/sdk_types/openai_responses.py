@@ -18,6 +18,7 @@ from tests.gateway.sdk_types.openai_chat import (
     OPENAIS_OWN,
     calls,
     heard,
+    of_a_function,
 )
 from tests.gateway.sdk_types.table import KEPT, Call, Fields, Row, accepted, honoured, refused
 
@@ -228,14 +229,7 @@ def tools() -> list[Row]:
     allowed = {"type": "allowed_tools", "mode": "required", "tools": [one]}
     named = "tools[function]"
     rows = [
-        honoured(f"{named}.name", offered(), lambda seen: [tool.name for tool in seen.tools] == ["weather"]),
-        honoured(
-            f"{named}.description", offered(), lambda seen: [tool.description for tool in seen.tools] == ["The sky."]
-        ),
-        honoured(
-            f"{named}.parameters", offered(), lambda seen: any('"city"' in tool.parameters for tool in seen.tools)
-        ),
-        honoured(f"{named}.strict", offered(), lambda seen: any(tool.strict for tool in seen.tools)),
+        *of_a_function(named, offered()),
         honoured("tool_choice", "required", lambda seen: seen.choice is ToolChoice.REQUIRED, beside=both),
         honoured(
             "tool_choice[function].name",
